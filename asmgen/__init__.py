@@ -1,0 +1,1 @@
+"""300W-LP annotations -> identity and expression UV attribute spatial maps -> sharded HDF5 (ASMD)."""

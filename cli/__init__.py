@@ -1,0 +1,1 @@
+"""The `dualface` command: click parses and checks, one library function does the work."""

@@ -1,0 +1,1 @@
+"""The dual-stream network in PyTorch: networks, losses, data loading, training, reconstruction."""

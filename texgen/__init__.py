@@ -1,0 +1,1 @@
+"""Facial texture triplets (FTD): photo crop, unwrapped albedo, sampled texture. Not written yet."""
