@@ -61,7 +61,7 @@ class MorphableModel:
         Coefficient space: annotations apply to a model only where this matches.
     licence : str
         What may be done with the model, in a sentence.
-    uv : np.ndarray or None
+    uv : np.ndarray | None
         (V, 2) float32 in [0, 1], v up: texture coordinates that came with the model.
     """
 
@@ -132,7 +132,7 @@ class MorphableModel:
         ----------
         id_coeffs : np.ndarray
             (B, K_id) or (K_id,) identity coefficients, in standard deviations.
-        exp_coeffs : np.ndarray or None
+        exp_coeffs : np.ndarray | None
             (B, K_exp) or (K_exp,) expression coefficients, in standard deviations; None is neutral.
 
         Returns
