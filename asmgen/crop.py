@@ -1,0 +1,102 @@
+"""The one way to place a face in a crop: a square from 68 landmarks, resized to the network's input.
+
+Pixels of points are 0-based with centres at whole numbers; a square is given by its *edges*, so that the
+square (0, 0, W) of a W x W image is the whole image and pixel 0 reaches from edge 0 to edge 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+MARGIN = 1.5
+"""Side of the square over the longer side of the landmark box: holds the forehead, the ears' place, and a yaw of 90."""
+
+RISE = 0.12
+"""How far the centre of the square lies above that of the landmark box, over its longer side: the 68 landmarks
+end at the eyebrows, the face model goes up to the hairline."""
+
+Square = tuple[float, float, float]
+"""(left, top, side): edges in source pixels."""
+
+
+def face_square(landmarks: np.ndarray) -> Square:
+    """Return the square around a face.
+
+    Parameters
+    ----------
+    landmarks : np.ndarray
+        (N, 2) x, y in source pixels, the 68 landmarks or any points that span the same box.
+
+    Returns
+    -------
+    Square
+        (left, top, side), edges in source pixels; may reach outside the image.
+
+    Raises
+    ------
+    ValueError
+        If the landmarks are not finite or do not span a box.
+    """
+    if landmarks.ndim != 2 or landmarks.shape[1] != 2 or not np.isfinite(landmarks).all():
+        raise ValueError(f"landmarks must be finite points of shape (N, 2), got shape {landmarks.shape}")
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    extent = float((high - low).max())
+    if extent < 1:
+        raise ValueError(f"landmarks must span at least a pixel to place a crop, they span {extent:.2g}")
+    side = MARGIN * extent
+    centre = (low + high) / 2 + 0.5  # from pixel centres to edges
+    return float(centre[0] - side / 2), float(centre[1] - RISE * extent - side / 2), side
+
+
+def square_transform(square: Square, size: int) -> np.ndarray:
+    """Return the (2, 3) similarity from source to crop pixels, both 0-based with centres at whole numbers."""
+    left, top, side = square
+    factor = size / side
+    return np.array([[factor, 0, (0.5 - left) * factor ], [0, factor, (0.5 - top) * factor - 0.5]])
+
+
+def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:
+    """Cut a square out of a photo and resize it, antialiased; outside the photo its edge pixels are repeated.
+
+    Parameters
+    ----------
+    image : Image.Image
+        RGB photo.
+    square : Square
+        (left, top, side), edges in source pixels.
+    size : int
+        Side of the crop in pixels.
+
+    Returns
+    -------
+    np.ndarray
+        (size, size, 3) uint8.
+
+    Raises
+    ------
+    ValueError
+        If the square does not meet the image, or is more than eight times as large.
+    """
+    left, top, side = square
+    width, height = image.size
+    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
+        raise ValueError(f"the face square {_text(square)} lies outside the {width}x{height} image")
+    if side > 8 * max(width, height):
+        raise ValueError(f"the face square {_text(square)} is over eight times the {width}x{height} image")
+    # the resampling filter reaches one output pixel beyond the square
+    reach = int(np.ceil(side / size)) + 1
+    x0, y0 = int(np.floor(left)) - reach, int(np.floor(top)) - reach
+    x1, y1 = int(np.ceil(left + side)) + reach, int(np.ceil(top + side)) + reach
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        inner = image.crop((max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)))
+        padding = ((max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0))
+        image = Image.fromarray(np.pad(np.asarray(inner), padding, mode="edge"))
+    else:
+        x0 = y0 = 0
+    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def _text(square: Square) -> str:
+    return "(left {:.0f}, top {:.0f}, side {:.0f})".format(*square)

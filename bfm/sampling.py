@@ -1,0 +1,41 @@
+"""Bilinear sampling of images and maps at points, as four texels and four weights a point.
+
+Pixels are 0-based with centres at whole numbers; points beyond the border read the border.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bilinear_taps(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where and how strongly a bilinear read at each point touches an image.
+
+    Parameters
+    ----------
+    points : np.ndarray
+        (N, 2) x, y in pixels.
+    height, width : int
+        Size of the image.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        (N, 4) int64 flat indices ``row * width + column`` and (N, 4) float32 weights, each row summing to 1.
+    """
+    x = np.clip(points[:, 0], 0, width - 1)
+    y = np.clip(points[:, 1], 0, height - 1)
+    left = np.minimum(x.astype(np.int64), max(width - 2, 0))
+    top = np.minimum(y.astype(np.int64), max(height - 2, 0))
+    fx, fy = x - left, y - top
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    texels = np.stack([top * width + left, top * width + right, bottom * width + left, bottom * width + right], 1)
+    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], 1)
+    return texels, weights.astype(np.float32)
+
+
+def sample_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the bilinear values, (N, C) float32, of an (H, W, C) image at (N, 2) points in pixels."""
+    height, width, channels = image.shape
+    texels, weights = bilinear_taps(points, height, width)
+    return np.einsum("ntc,nt->nc", image.reshape(-1, channels)[texels], weights, dtype=np.float32)
