@@ -53,7 +53,7 @@ def square_transform(square: Square, size: int) -> np.ndarray:
     """Return the (2, 3) similarity from source to crop pixels, both 0-based with centres at whole numbers."""
     left, top, side = square
     factor = size / side
-    return np.array([[factor, 0, (0.5 - left) * factor ], [0, factor, (0.5 - top) * factor - 0.5]])
+    return np.array([[factor, 0, (0.5 - left) * factor - 0.5], [0, factor, (0.5 - top) * factor - 0.5]])
 
 
 def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:

@@ -19,8 +19,9 @@ from bfm.sampling import bilinear_taps
 class AttributeMaps:
     """The map space of a face model in a chart.
 
-    ``A_id = (UV(neutral) - centre) / scale`` and ``A_exp = UV(offset) / scale``. One centre and one scale serve both maps, so ``I_g = A_id + A_exp`` (eq. 2 of the paper) holds exactly. Texels
-    outside the chart are 0. The arrays are numpy, or torch tensors after `to`.
+    ``A_id = (UV(neutral) - centre) / scale`` and ``A_exp = UV(offset) / scale``. One centre and one scale serve
+    both maps, so ``I_g = A_id + A_exp`` (eq. 2 of the paper) holds exactly. Texels outside the chart are 0. The
+    arrays are numpy, or torch tensors after `to`.
 
     Attributes
     ----------

@@ -15,8 +15,10 @@ def bilinear_taps(points: np.ndarray, height: int, width: int) -> tuple[np.ndarr
     ----------
     points : np.ndarray
         (N, 2) x, y in pixels.
-    height, width : int
-        Size of the image.
+    height : int
+        Rows of the image.
+    width : int
+        Columns of the image.
 
     Returns
     -------
@@ -38,4 +40,4 @@ def sample_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the bilinear values, (N, C) float32, of an (H, W, C) image at (N, 2) points in pixels."""
     height, width, channels = image.shape
     texels, weights = bilinear_taps(points, height, width)
-    return np.einsum("ntc,nt->nc", image.reshape(-1, channels)[texels], weights, dtype=np.float32)
+    return (image.reshape(-1, channels)[texels] * weights[..., None]).sum(1, dtype=np.float32)
