@@ -1,0 +1,51 @@
+"""The command group; subcommands are imported only when called, so that `--help` answers at once."""
+
+import importlib
+from importlib import metadata
+
+import click
+
+COMMANDS = {
+    "face-model": ("cli.face_model", "face_model", "Convert and describe morphable face models."),
+    "synth": ("cli.synth", "synth", "Render datasets with exact ground truth."),
+    "build": ("cli.build", "build", "Build training datasets (HDF5 shards)."),
+    "inspect": ("cli.shards", "inspect", "Draw samples of a dataset and print its statistics."),
+    "verify": ("cli.shards", "verify", "Reread every sample of a dataset."),
+    "train": ("cli.train", "train", "Train a network from shards."),
+    "reconstruct": ("cli.reconstruct", "reconstruct", "Reconstruct 3D faces from photos."),
+}
+"""Name -> module, function, one line for the list of commands."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which data flows."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command."""
+        if name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[name]
+        return getattr(importlib.import_module(module), function)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter):
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup)
+@click.version_option(metadata.version("dualface"), prog_name="dualface")
+def main():
+    """Face reconstruction datasets and a dual-stream network, from 300W-LP to a mesh.
+
+    \b
+    dualface synth 300wlp faces --count 200
+    dualface build asmd faces shards --face-model open
+    dualface inspect shards -o sheet.png
+    dualface train geometry shards -o run
+    dualface reconstruct photo.jpg --checkpoint run -o out
+    """
