@@ -30,8 +30,10 @@ def rasterize(
         the triangle with the lowest index wins.
     triangles : np.ndarray
         (F, 3) vertex indices.
-    height, width : int
-        Image size in pixels.
+    height : int
+        Image height in pixels.
+    width : int
+        Image width in pixels.
 
     Returns
     -------
