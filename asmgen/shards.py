@@ -1,0 +1,515 @@
+"""Sharded HDF5: many samples of one kind in a few files. Knows nothing of faces; docs/shards.md is the format.
+
+A sample is a dict of arrays (or numbers), bytes and text; the keys, and the shape and dtype of each array, are
+the same for every sample. A shard also holds attributes and constants, equal in all shards of a set, and the
+list of sources that gave no sample, with reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+FORMAT = 1
+"""Version of the layout written here, in the attribute ``format`` of the group ``samples``."""
+
+_LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
+_CHUNK = 16384  # bytes: a sample's array from this size has its own chunk, smaller ones share one of this size
+_OPEN_FILES = 32  # handles kept a process
+_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})\.h5")
+
+
+def shard_path(folder: str | Path, index: int, count: int) -> Path:
+    """Return the path of shard `index` (from 0) of `count` in `folder`."""
+    return Path(folder) / f"shard-{index:05d}-of-{count:05d}.h5"
+
+
+def write_shard(
+    path: str | Path,
+    samples: Iterable[dict],
+    attributes: dict,
+    constants: dict | None = None,
+    rejected: Sequence[tuple[str, str]] = (),
+) -> int:
+    """Write one shard; it appears under its name only when it is whole and has been read back.
+
+    The same input gives the same bytes. Arrays of 16 kB and more go to the file as they come, so memory does
+    not grow with them.
+
+    Parameters
+    ----------
+    path : str | Path
+        File to write; one of that name is replaced at the end.
+    samples : Iterable[dict]
+        Field name to array or number, bytes, or str. There may be none.
+    attributes : dict
+        Name to str, number, or numeric array: what a reader must know.
+    constants : dict | None
+        Name to array: what all samples share.
+    rejected : Sequence[tuple[str, str]]
+        (source, reason) pairs. Read after the last sample, so a generator of samples may fill the list.
+
+    Returns
+    -------
+    int
+        Number of samples written.
+
+    Raises
+    ------
+    ValueError
+        If a sample differs from the first in its fields, a shape or a dtype, or a value cannot be stored.
+    OSError
+        If the file does not read back.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with h5py.File(partial, "w", libver=_LIBVER) as file:
+        for key, value in sorted(attributes.items()):
+            if not isinstance(value, (str, bool, int, float, np.generic, np.ndarray)):
+                raise ValueError(f"attribute {key!r} must be text, a number or an array, got {type(value).__name__}")
+            file.attrs[key] = value
+        count = _write_samples(file.create_group("samples"), samples)
+        group = file.create_group("constants")
+        group.attrs["sha256"] = _digest(constants or {})
+        for key, value in sorted((constants or {}).items()):
+            _create(group, key, np.asarray(value), compress=True)
+        group = file.create_group("rejected")
+        _write_ragged(group, "source", [source for source, _ in rejected])
+        _write_ragged(group, "reason", [reason for _, reason in rejected])
+    problems = check_shard(partial)
+    if problems:
+        raise OSError(f"{partial} does not read back ({problems[0].text}); check the disk")
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+    return count
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_samples(group: h5py.Group, samples: Iterable[dict]) -> int:
+    """Fill the group of samples: large arrays one by one, the rest gathered first."""
+    kinds, streamed, gathered, count = {}, {}, {}, 0
+    for count, sample in enumerate(samples, 1):
+        sample = {key: _as_value(key, value) for key, value in sample.items()}
+        found = {key: _kind(value) for key, value in sample.items()}
+        if count == 1:
+            kinds = found
+        elif found != kinds:
+            raise ValueError(_difference(count - 1, found, kinds))
+        for key, value in sample.items():
+            if isinstance(value, np.ndarray) and value.nbytes >= _CHUNK:
+                if count == 1:
+                    streamed[key] = group.create_dataset(
+                        key, (0, *value.shape), value.dtype, maxshape=(None, *value.shape), chunks=(1, *value.shape),
+                        fletcher32=True, **_compression(value),
+                    )
+                streamed[key].resize(count, axis=0)
+                streamed[key][count - 1] = value
+            else:
+                gathered.setdefault(key, []).append(value)
+    for key, values in sorted(gathered.items()):
+        if isinstance(values[0], np.ndarray):
+            _create(group, key, np.stack(values))
+        else:
+            _write_ragged(group, key, values)
+    group.attrs["count"] = count
+    group.attrs["format"] = FORMAT
+    return count
+
+
+def _as_value(key: str, value) -> np.ndarray | bytes | str:
+    """Turn numbers into arrays; refuse what has no place in a shard."""
+    if isinstance(value, (bytes, str)):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"field {key!r} must be a numeric array, bytes or text, got {type(value).__name__}")
+    return array
+
+
+def _kind(value: np.ndarray | bytes | str) -> tuple:
+    """What must be equal in all samples."""
+    return (value.dtype.str, value.shape) if isinstance(value, np.ndarray) else (type(value).__name__,)
+
+
+def _difference(index: int, found: dict, wanted: dict) -> str:
+    """Say how a sample differs from the first."""
+    if found.keys() != wanted.keys():
+        return f"sample {index} must have the fields {sorted(wanted)} of sample 0, got {sorted(found)}"
+    key = next(key for key in wanted if found[key] != wanted[key])
+    return f"field {key!r} of sample {index} must be {wanted[key]} as in sample 0, got {found[key]}"
+
+
+def _compression(array: np.ndarray) -> dict:
+    """Whole numbers compress (maps, masks); measured floats and JPEG bytes don't."""
+    return {"shuffle": True, "compression": "gzip", "compression_opts": 1} if array.dtype.kind in "biu" else {}
+
+
+def _create(group: h5py.Group, key: str, array: np.ndarray, compress: bool = False) -> None:
+    """Write a whole array with checksums, in chunks of some rows (HDF5 has no chunks for an empty one)."""
+    if array.size == 0 or array.ndim == 0:
+        group.create_dataset(key, data=array)
+        return
+    rows = min(len(array), max(1, _CHUNK * len(array) // array.nbytes))
+    group.create_dataset(
+        key, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True, **(_compression(array) if compress else {})
+    )
+
+
+def _write_ragged(group: h5py.Group, key: str, values: list) -> None:
+    """Write bytes or texts of any length, joined, with the offset of each."""
+    text = all(isinstance(value, str) for value in values)
+    blobs = [value.encode() if text else value for value in values]
+    group = group.create_group(key)
+    group.attrs["type"] = "text" if text else "bytes"
+    _create(group, "bytes", np.frombuffer(b"".join(blobs), np.uint8))
+    _create(group, "offsets", np.cumsum([0] + [len(blob) for blob in blobs], dtype=np.int64))
+
+
+def _digest(constants: dict) -> str:
+    """Hex digest of arrays, to compare shards without reading them."""
+    digest = hashlib.sha256()
+    for key, value in sorted(constants.items()):
+        value = np.ascontiguousarray(value)
+        digest.update(f"{key} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+class _Ragged:
+    """One ragged column of an open file."""
+
+    def __init__(self, group: h5py.Group):
+        self._bytes, self._offsets = group["bytes"], group["offsets"][:].tolist()
+        self._text = group.attrs["type"] == "text"
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> bytes | str:
+        value = self._bytes[self._offsets[row]:self._offsets[row + 1]].tobytes()
+        return value.decode() if self._text else value
+
+
+def _open(path: Path) -> h5py.File:
+    """Open for reading; the cache is small because a sample is read whole, once."""
+    try:
+        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=8 * _CHUNK)
+    except OSError as error:
+        raise OSError(f"{path} cannot be opened as a shard ({error}); delete it and build again") from error
+
+
+def _items(group: h5py.Group) -> list[tuple]:
+    """Name and member of a group; h5py's own `items` gives None for a damaged one, this raises KeyError."""
+    return [(key, group[key]) for key in group]
+
+
+def _columns(group: h5py.Group) -> dict:
+    """Return the columns of an open group by name, ready to be indexed by row."""
+    return {key: item if isinstance(item, h5py.Dataset) else _Ragged(item) for key, item in _items(group)}
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What can be told of a shard without reading its samples."""
+
+    count: int
+    attributes: dict
+    constants_sha256: str
+    kinds: dict
+
+    @classmethod
+    def read(cls, path: Path) -> _Head:
+        with _open(path) as file:
+            if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
+                raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
+            try:
+                return cls(
+                    count=int(file["samples"].attrs["count"]),
+                    attributes={
+                        key: value.item() if isinstance(value, np.generic) else value
+                        for key, value in file.attrs.items()
+                    },
+                    constants_sha256=file["constants"].attrs["sha256"],
+                    kinds={
+                        key: (item.dtype.str, item.shape[1:]) if isinstance(item, h5py.Dataset)
+                        else (item.attrs["type"],)
+                        for key, item in _items(file["samples"])
+                    },
+                )
+            except (KeyError, RuntimeError) as error:  # what h5py raises for damaged names and headers
+                raise OSError(f"{path} is damaged ({error}); delete it and build again") from error
+
+    def difference(self, other: _Head) -> str | None:
+        """Name the first thing that two shards of one set may not differ in; None if they fit."""
+        for key in sorted(self.attributes.keys() | other.attributes.keys()):
+            ours, theirs = self.attributes.get(key), other.attributes.get(key)
+            if type(ours) is not type(theirs) or not np.array_equal(ours, theirs):
+                return f"attribute {key!r} is {theirs!r} and not {ours!r}"
+        if self.constants_sha256 != other.constants_sha256:
+            return "the constants differ"
+        if self.count and other.count and self.kinds != other.kinds:
+            return f"the fields are {other.kinds} and not {self.kinds}"
+        return None
+
+
+def read_attributes(path: str | Path) -> dict:
+    """Return the attributes of one shard; OSError or ValueError if it is none."""
+    return _Head.read(Path(path)).attributes
+
+
+def find_shards(source: str | Path | Sequence) -> list[Path]:
+    """Return the shards of a folder, checked to be all there; a file or a list of files is taken as it is.
+
+    Parameters
+    ----------
+    source : str | Path | Sequence
+        Folder, file, or files.
+
+    Returns
+    -------
+    list[Path]
+        Sorted paths.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none, or one of the numbering is missing.
+    ValueError
+        If shards of two numberings share the folder.
+    """
+    if not isinstance(source, (str, Path)):
+        paths = sorted(Path(path) for path in source)
+        if not paths:
+            raise FileNotFoundError("the list of shards is empty; name at least one")
+        return paths
+    folder = Path(source)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no shard or folder {folder}")
+    names = {path: _NAME.fullmatch(path.name) for path in sorted(folder.iterdir())}
+    paths = [path for path, match in names.items() if match]
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no shards (shard-00000-of-00001.h5, ...); build some into it")
+    counts = {int(names[path][2]) for path in paths}
+    if len(counts) > 1:
+        raise ValueError(f"{folder} mixes shards of sets of {sorted(counts)} shards; keep one set in a folder")
+    for index in range(*counts):
+        if shard_path(folder, index, *counts) not in paths:
+            raise FileNotFoundError(
+                f"{shard_path(folder, index, *counts)} is missing; run the build again to finish the set, "
+                "or name the shards you want one by one"
+            )
+    return paths
+
+
+class ShardSet:
+    """The samples of one or more shards, as one sequence of dicts.
+
+    Files are opened when first read, by each process for itself, so a set may be handed to worker processes
+    however they are started (fork, spawn, pickled).
+
+    Parameters
+    ----------
+    source : str | Path | Sequence
+        Folder of shards, one shard, or a list of them.
+    fields : Sequence[str] | None
+        Fields to read; None is all.
+
+    Raises
+    ------
+    ValueError
+        If shards don't belong together, or a field is unknown. `find_shards` raises for those that are missing.
+
+    Attributes
+    ----------
+    paths : list[Path]
+        The shards, sorted.
+    attributes : dict
+        Attributes, equal in all shards.
+    fields : tuple[str, ...]
+        Fields that are read.
+    """
+
+    def __init__(self, source: str | Path | Sequence, fields: Sequence[str] | None = None):
+        self.paths = find_shards(source)
+        heads = [_Head.read(path) for path in self.paths]
+        first = max(range(len(heads)), key=lambda index: heads[index].count > 0)  # an empty shard has no fields
+        for path, head in zip(self.paths, heads):
+            difference = heads[first].difference(head)
+            if difference:
+                raise ValueError(
+                    f"{path} does not belong with {self.paths[first].name}: {difference}; build both in one run"
+                )
+        self.attributes = heads[first].attributes
+        known = tuple(sorted(heads[first].kinds))
+        self.fields = known if fields is None else tuple(fields)
+        unknown = set(self.fields) - set(known)
+        if unknown and heads[first].count:
+            raise ValueError(f"fields must be among {list(known)}, got {sorted(unknown)}")
+        self._starts = np.cumsum([0] + [head.count for head in heads])
+        self._handles: OrderedDict[int, tuple] = OrderedDict()
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_handles": OrderedDict(), "_pid": None}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict:
+        shard, row = self._locate(index)
+        _file, columns = self._open_shard(shard)
+        return {key: columns[key][row] for key in self.fields}
+
+    def location(self, index: int) -> tuple[Path, int]:
+        """Return the shard and the row in it of a sample."""
+        shard, row = self._locate(index)
+        return self.paths[shard], row
+
+    def column(self, key: str) -> np.ndarray | list:
+        """Return one field of every sample: an (N, ...) array, or a list of bytes or texts."""
+        parts = []
+        for shard in np.flatnonzero(np.diff(self._starts)):
+            _file, columns = self._open_shard(int(shard))
+            parts.append(columns[key][:] if isinstance(columns[key], h5py.Dataset) else list(columns[key]))
+        if all(isinstance(part, list) for part in parts):
+            return [value for part in parts for value in part]
+        return np.concatenate(parts)
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The arrays that all samples share."""
+        with _open(self.paths[0]) as file:
+            return {key: dataset[()] for key, dataset in _items(file["constants"])}
+
+    @property
+    def rejected(self) -> list[tuple[str, str]]:
+        """(source, reason) of everything that gave no sample."""
+        pairs = []
+        for path in self.paths:
+            with _open(path) as file:
+                columns = _columns(file["rejected"])
+                pairs += zip(columns["source"], columns["reason"])
+        return pairs
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Shard number and row of a sample; negative indices count from the end."""
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"sample {index} is out of range for {len(self)} samples")
+        position %= len(self)
+        shard = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return shard, position - int(self._starts[shard])
+
+    def _open_shard(self, shard: int) -> tuple[h5py.File, dict]:
+        """A shard among this process's few open files, and its columns, which live as long as the file is held."""
+        if self._pid != os.getpid():  # a handle that came through fork reads wrong data
+            self._handles, self._pid = OrderedDict(), os.getpid()
+        if shard not in self._handles:
+            file = _open(self.paths[shard])
+            self._handles[shard] = file, _columns(file["samples"])
+            if len(self._handles) > _OPEN_FILES:
+                self._handles.popitem(last=False)  # it closes when its last user lets go
+        self._handles.move_to_end(shard)
+        return self._handles[shard]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a shard: its file, the sample (None: the shard as a whole), and what."""
+
+    path: Path
+    sample: int | None
+    text: str
+
+
+@dataclass
+class VerifyReport:
+    """What `verify_shards` found: samples and bytes read, sources rejected, and problems (none is good)."""
+
+    shards: int = 0
+    samples: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_shard(path: str | Path) -> list[Problem]:
+    """Read all of one shard and return what is wrong with it; checksums are compared on the way."""
+    path, problems = Path(path), []
+    try:
+        head = _Head.read(path)
+        with _open(path) as file:
+            constants = {key: dataset[()] for key, dataset in _items(file["constants"])}
+            if _digest(constants) != head.constants_sha256:
+                problems.append(Problem(path, None, "the constants do not match their digest"))
+            rejected, columns = _columns(file["rejected"]), _columns(file["samples"])
+            lengths = {len(column) for column in rejected.values()}
+            if len(lengths) != 1:
+                problems.append(Problem(path, None, "rejected sources and reasons differ in number"))
+            for group in (rejected, columns):
+                for key, column in group.items():
+                    if group is columns and len(column) != head.count:
+                        problems.append(
+                            Problem(path, None, f"field {key!r} has {len(column)} samples instead of {head.count}")
+                        )
+                    for row in range(len(column)):
+                        try:
+                            column[row]
+                        except (OSError, UnicodeDecodeError) as error:
+                            place = (row, f"field {key!r}") if group is columns else (None, f"rejected {key} {row}")
+                            problems.append(Problem(path, place[0], f"{place[1]} cannot be read: {error}"))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        problems.append(Problem(path, None, str(error)))
+    return problems
+
+
+def verify_shards(source: str | Path | Sequence) -> VerifyReport:
+    """Reread everything in a set of shards, and check that they belong together.
+
+    Parameters
+    ----------
+    source : str | Path | Sequence
+        Folder of shards, one shard, or a list of them.
+
+    Returns
+    -------
+    VerifyReport
+        What was read; `problems` names shard, sample and what is wrong. Missing shards raise, as in `find_shards`.
+    """
+    report = VerifyReport()
+    paths = find_shards(source)
+    for path in paths:
+        found = check_shard(path)
+        report.problems += found
+        report.shards += 1
+        report.bytes += path.stat().st_size
+    damaged = {problem.path for problem in report.problems}
+    whole = [path for path in paths if path not in damaged]
+    heads = {path: _Head.read(path) for path in whole}
+    for path, head in heads.items():
+        difference = next(iter(heads.values())).difference(head)
+        if difference:
+            report.problems.append(Problem(path, None, f"does not belong with {whole[0].name}: {difference}"))
+        report.samples += head.count
+        report.rejected += len(ShardSet(path).rejected)
+    return report
