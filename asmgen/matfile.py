@@ -1,0 +1,107 @@
+"""Read numbers and texts from Matlab v5-v7 files without trusting them.
+
+`scipy.io.loadmat` reads the same files, but a flipped byte in one can end the process (scipy 1.17 dies of a
+segmentation fault on damaged type codes), and a dataset of 60,000 downloaded files has damaged ones. Here any
+damage is a ValueError. Structs, cells, sparse and complex arrays are passed over.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+MAX_BYTES = 1 << 26
+"""Of one array, after decompression."""
+
+_MATRIX, _COMPRESSED = 14, 15
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1",
+           17: "u2"}
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_TEXT_CLASS = 4
+_COMPLEX_FLAG = 0x0800
+
+
+def read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
+    """Return the arrays and texts of these names that a file holds.
+
+    Parameters
+    ----------
+    path : Path
+        A Matlab v5, v6 or v7 file.
+    keys : tuple[str, ...]
+        Names wanted; one that the file lacks, or holds as something else than numbers or text, is left out.
+
+    Returns
+    -------
+    dict[str, np.ndarray | str]
+        Arrays of the stored class and shape (2-D or more), texts as one string.
+
+    Raises
+    ------
+    ValueError
+        If the file is of another kind, truncated or damaged.
+    """
+    data = Path(path).read_bytes()
+    if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
+        raise ValueError("it is no Matlab v5-v7 file; save it with -v7")
+    order = "<" if data[126:128] == b"IM" else ">"
+    (version,) = struct.unpack_from(f"{order}H", data, 124)
+    if version == 0x0200:
+        raise ValueError("it is a Matlab v7.3 file; save it with -v7")
+    found = {}
+    try:
+        offset = 128
+        while offset < len(data):
+            kind, content, offset = _element(data, offset, order)
+            if kind == _COMPRESSED:
+                kind, content, _ = _element(zlib.decompressobj().decompress(content, MAX_BYTES), 0, order)
+            if kind != _MATRIX:
+                raise ValueError(f"an array was expected, got type {kind}")
+            name, value = _array(content, order, keys)
+            if value is not None:
+                found[name] = value
+    except (ValueError, struct.error, zlib.error) as error:
+        raise ValueError(f"the file is truncated or damaged ({error})") from error
+    return found
+
+
+def _element(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
+    """Type, content and end of the element at an offset."""
+    kind, size = struct.unpack_from(f"{order}II", data, offset)
+    if kind >> 16:  # up to four bytes, packed into the tag
+        kind, size, start, end = kind & 0xFFFF, kind >> 16, offset + 4, offset + 8
+        if size > 4:
+            raise ValueError(f"a packed element of {size} bytes")
+    else:
+        start = offset + 8
+        end = start + size + (-size % 8 if kind != _COMPRESSED else 0)
+    if start + size > len(data):
+        raise ValueError(f"{size} bytes were expected, got {len(data) - start}")
+    return kind, data[start:start + size], end
+
+
+def _array(content: bytes, order: str, keys: tuple[str, ...]) -> tuple[str, np.ndarray | str | None]:
+    """Name and value of an array; the value is None where it is not wanted or not plain."""
+    _, flags, offset = _element(content, 0, order)
+    _, dims, offset = _element(content, offset, order)
+    _, name, offset = _element(content, offset, order)
+    name = name.decode("latin-1")
+    (flags,) = struct.unpack_from(f"{order}I", flags)
+    array_class = flags & 0xFF
+    if name not in keys or flags & _COMPLEX_FLAG or array_class not in (_TEXT_CLASS, *_CLASSES):
+        return name, None
+    stored, values, _ = _element(content, offset, order)
+    if stored not in _STORED:
+        raise ValueError(f"{name} is stored as unknown type {stored}")
+    if array_class == _TEXT_CLASS:
+        encoding = {4: "utf-16", 16: "utf-8", 17: "utf-16"}.get(stored, "latin-1")
+        return name, values.decode(encoding + {"<": "-le", ">": "-be"}[order] if encoding == "utf-16" else encoding)
+    shape = np.frombuffer(dims, f"{order}i4")
+    values = np.frombuffer(values, order + _STORED[stored])
+    if (shape < 0).any():
+        raise ValueError(f"{name} has shape {tuple(shape.tolist())}")
+    with np.errstate(all="ignore"):
+        return name, values.astype(_CLASSES[array_class]).reshape(shape, order="F")

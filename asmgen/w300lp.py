@@ -1,0 +1,455 @@
+"""Read 300W-LP and AFLW2000-3D: photos with their fitted parameters and landmarks.
+
+Every convention of the annotation files ends here. Files hold raw coefficients, micrometres, y up and pixels
+counted from 1; samples hold coefficients in standard deviations, millimetres, y down and pixels counted from 0,
+with whole numbers at pixel centres.
+
+Dimension key: K modes of a basis, H/W pixels of the photo.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from os import walk
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from asmgen.matfile import read_mat
+from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
+from bfm.pose import project
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+LANDMARK_FOLDER = "landmarks"
+IGNORED_FOLDERS = ("code", "__macosx")
+FLIP_SUFFIX = "_Flip"
+
+MAX_COEFFICIENT = 50.0
+"""Standard deviations; beyond this an annotation is damaged, not unusual."""
+MAX_NUMBER = 1e12
+"""No annotation of any kind holds a number as large."""
+MAX_LANDMARK_MISMATCH = 0.2
+"""Of the landmark box: median distance between the projected model and the labels of the inner landmarks. The
+labels of the real files differ by up to 0.05; a photo resized after it was annotated differs by more."""
+
+_PARAMETER_KEYS = ("Shape_Para", "Exp_Para", "Pose_Para", "Tex_Para", "Face_Model", "Light_SH", "pt3d_68", "pt2d")
+_LANDMARK_KEYS = ("pts_3d", "pts_2d")
+
+
+class SampleError(ValueError):
+    """Why one sample cannot be used.
+
+    Parameters
+    ----------
+    kind : str
+        The reason in a few fixed words, to count by.
+    detail : str
+        What was wanted, what was found, and what to do.
+    """
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """Where the files of one photo are; nothing has been opened yet.
+
+    Attributes
+    ----------
+    source : str
+        Path of the photo below the root, without suffix, with ``/``: unique and stable.
+    image_path : Path
+        The photo.
+    parameters_path, landmarks_path : Path | None
+        ``<name>.mat`` and ``<name>_pts.mat``, where they exist.
+    set_name : str
+        Folder of the photo without ``_Flip``: AFW, HELEN, IBUG, LFPW, AFLW2000, ...
+    flipped : bool
+        Whether the photo is a mirrored one (from a ``_Flip`` folder).
+    """
+
+    source: str
+    image_path: Path
+    parameters_path: Path | None
+    landmarks_path: Path | None
+    set_name: str
+    flipped: bool
+
+    @property
+    def name(self) -> str:
+        """File name of the photo without suffix."""
+        return self.image_path.stem
+
+    @property
+    def photo(self) -> str:
+        """Name shared by the re-posed copies of one photo (`AFW_134212_1_3` -> `AFW_134212_1`): one identity."""
+        return re.sub(r"(?<=_)(\w+)_\d+$", r"\1", self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSample:
+    """One annotated photo in the program's conventions.
+
+    Attributes
+    ----------
+    entry : SampleEntry
+        Where it came from.
+    image : Image.Image
+        RGB photo, decoded, EXIF orientation applied.
+    landmarks : np.ndarray | None
+        (68, 2) float32 labelled landmarks, pixels.
+    landmark_kind : str | None
+        ``3d``: projected points of the face surface, hidden ones included (``pts_3d``, ``pt3d_68``);
+        ``2d``: the far jaw is labelled on the visible outline (``pt2d``, ``pts_2d``).
+    id_coeffs, exp_coeffs : np.ndarray | None
+        (K,) float32, standard deviations; None where no model was given.
+    albedo_coeffs : np.ndarray | None
+        (K,) float32, standard deviations; None without model, texture basis or matching ``Tex_Para``.
+    pose, position : np.ndarray | None
+        (3,) float32 placement (`bfm.pose`), pixels of the photo; None where no model was given.
+    light : np.ndarray | None
+        (9,) float32 spherical harmonics (`bfm.light`); only synthetic files know it.
+    """
+
+    entry: SampleEntry
+    image: Image.Image
+    landmarks: np.ndarray | None
+    landmark_kind: str | None
+    id_coeffs: np.ndarray | None = None
+    exp_coeffs: np.ndarray | None = None
+    albedo_coeffs: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    position: np.ndarray | None = None
+    light: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """File name of the photo without suffix."""
+        return self.entry.name
+
+    @property
+    def set_name(self) -> str:
+        """Set the photo belongs to."""
+        return self.entry.set_name
+
+    @property
+    def image_path(self) -> Path:
+        """The photo's file."""
+        return self.entry.image_path
+
+
+def find_samples(root: Path) -> list[SampleEntry]:
+    """List the photos of a 300W-LP or AFLW2000-3D tree, whole or partial, sorted by path.
+
+    Landmark files lie beside the photo or in ``landmarks/<set>/``; one without a photo of its own serves
+    the only unflipped photo of its name. Folders named ``Code`` are left out.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of sets (``AFW``, ``AFW_Flip``, ...), or one flat folder of photos.
+
+    Returns
+    -------
+    list[SampleEntry]
+        One a photo, annotated or not; `read_sample` says what is wrong with one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `root` is no folder or holds no photo.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder; give the one that holds AFW, HELEN, ... or the photos")
+    images: list[Path] = []
+    annotations: set[Path] = set()
+    for folder, subfolders, names in walk(root):
+        subfolders[:] = sorted(
+            name for name in subfolders if name.lower() not in IGNORED_FOLDERS and not name.startswith(".")
+        )
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        annotations.update(path for path in paths if path.suffix.lower() == ".mat")
+        if LANDMARK_FOLDER not in Path(folder).relative_to(root).parts:
+            images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise FileNotFoundError(
+            f"{root} holds no photo ({', '.join(IMAGE_SUFFIXES)}); give the folder of a 300W-LP or AFLW2000-3D copy"
+        )
+    images.sort(key=lambda path: path.relative_to(root).parts)
+    landmark_files = _match_landmark_files(root, images, annotations)
+    entries = []
+    for path in images:
+        parameters_path = path.with_suffix(".mat")
+        folder_name = path.parent.resolve().name
+        entries.append(SampleEntry(
+            source=path.relative_to(root).with_suffix("").as_posix(),
+            image_path=path,
+            parameters_path=parameters_path if parameters_path in annotations else None,
+            landmarks_path=landmark_files.get(path),
+            set_name=folder_name.removesuffix(FLIP_SUFFIX),
+            flipped=folder_name.endswith(FLIP_SUFFIX),
+        ))
+    return entries
+
+
+def _match_landmark_files(root: Path, images: list[Path], annotations: set[Path]) -> dict[Path, Path]:
+    """Give each photo its `_pts.mat`: beside it, in `landmarks/<set>/`, or a lone one of its name."""
+    matched = {}
+    for path in images:
+        file_name = f"{path.stem}_pts.mat"
+        below = path.parent.relative_to(root)
+        for candidate in (
+            path.parent / file_name,
+            root / LANDMARK_FOLDER / below / file_name,
+            path.parent.parent / LANDMARK_FOLDER / path.parent.name / file_name,
+        ):
+            if candidate in annotations:
+                matched[path] = candidate
+                break
+    lone: dict[str, list[Path]] = {}
+    for path in sorted(annotations.difference(matched.values())):
+        if path.name.endswith("_pts.mat"):
+            lone.setdefault(path.name.removesuffix("_pts.mat"), []).append(path)
+    unmatched: dict[str, list[Path]] = {}
+    for path in images:
+        if path not in matched and not path.parent.name.endswith(FLIP_SUFFIX):
+            unmatched.setdefault(path.stem, []).append(path)
+    for name, paths in unmatched.items():
+        if len(paths) == len(lone.get(name, ())) == 1:
+            matched[paths[0]] = lone[name][0]
+    return matched
+
+
+def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
+    """Read one photo and its annotation.
+
+    Parameters
+    ----------
+    entry : SampleEntry
+        From `find_samples`.
+    model : MorphableModel | None
+        The model whose coefficients the annotation must hold. None reads the photo and its landmarks
+        only, for `asmgen.refit`.
+
+    Returns
+    -------
+    FaceSample
+        With parameters if a model was given, else with landmarks only.
+
+    Raises
+    ------
+    SampleError
+        If a file is missing, unreadable or damaged, or if they do not belong together.
+    """
+    image = read_photo(entry.image_path)
+    parameters = _read_mat(entry.parameters_path, _PARAMETER_KEYS) if entry.parameters_path else {}
+    points = _read_mat(entry.landmarks_path, _LANDMARK_KEYS) if entry.landmarks_path else {}
+    if not parameters and not points:
+        raise SampleError(
+            "no annotation", f"{entry.image_path.name} has neither {entry.name}.mat nor {entry.name}_pts.mat"
+        )
+    landmarks, kind = _read_landmarks(parameters, points, image.size)
+    if model is None:
+        if landmarks is None:
+            raise SampleError(
+                "no landmarks", f"{entry.name} holds none of pts_3d, pt3d_68, pt2d or pts_2d with 68 points"
+            )
+        return FaceSample(entry, image, landmarks, kind)
+    if not parameters:
+        raise SampleError("no parameters", f"{entry.name} has landmarks only; use --refit to fit the face model")
+    fields = _convert_parameters(parameters, model, image.height)
+    _check_placement(fields, model, image.size, landmarks)
+    return FaceSample(entry, image, landmarks, kind, **fields)
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Return a photo as RGB, upright by its EXIF tag.
+
+    Parameters
+    ----------
+    path : Path
+        Any format that pillow reads.
+
+    Returns
+    -------
+    Image.Image
+        Decoded; the file is closed.
+
+    Raises
+    ------
+    SampleError
+        If the file is unreadable, truncated, or larger than pillow's decompression limit.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGB")
+    except Image.DecompressionBombWarning as error:
+        raise SampleError("image too large", f"{path.name}: {error}") from error
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+        raise SampleError("unreadable image", f"{path.name}: {error}") from error
+    return image
+
+
+def placement_from_pose_para(pose_para: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Convert 300W-LP's ``Pose_Para`` to a placement.
+
+    Parameters
+    ----------
+    pose_para : np.ndarray
+        (7,) pitch, yaw, roll (radians), tx, ty (pixels from 1, y up), tz, f (pixels a micrometre).
+    height : int
+        Photo height, pixels.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        (3,) pose and (3,) position of `bfm.pose`, float64: ``tx - 1``, ``height - ty``, ``1000 f``.
+    """
+    pitch, yaw, roll, tx, ty, _, f = np.asarray(pose_para, np.float64).ravel()
+    return np.array([pitch, yaw, roll]), np.array([tx - 1, height - ty, 1000 * f])
+
+
+def pose_para_from_placement(pose: np.ndarray, position: np.ndarray, height: int) -> np.ndarray:
+    """Convert a placement to ``Pose_Para``, the inverse of `placement_from_pose_para`.
+
+    Parameters
+    ----------
+    pose : np.ndarray
+        (3,) radians.
+    position : np.ndarray
+        (3,) t_x, t_y (pixels), scale (pixels a millimetre).
+    height : int
+        Photo height, pixels.
+
+    Returns
+    -------
+    np.ndarray
+        (1, 7) float32, as in the files; tz is 0.
+    """
+    x, y, scale = position
+    return np.array([[*pose, x + 1, height - y, 0, scale / 1000]], np.float32)
+
+
+def _read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
+    """The wanted arrays of an annotation file."""
+    try:
+        return read_mat(path, keys)
+    except (OSError, ValueError) as error:
+        raise SampleError("unreadable annotation", f"{path.name}: {error}") from error
+
+
+def _numbers(arrays: dict[str, np.ndarray | str], key: str, count: int) -> np.ndarray:
+    """The `count` finite numbers under a key, flat float64."""
+    if key not in arrays:
+        raise SampleError("missing key", f"the annotation lacks {key}")
+    array = arrays[key]
+    if not (isinstance(array, np.ndarray) and array.dtype.kind in "fiu"):
+        raise SampleError("damaged annotation", f"{key} must hold real numbers")
+    if array.size != count:
+        raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}")
+    with np.errstate(invalid="ignore"):
+        values = array.astype(np.float64).ravel()
+    if not (np.abs(values) < MAX_NUMBER).all():  # NaN too
+        raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size")
+    return values
+
+
+def _read_landmarks(
+    parameters: dict[str, np.ndarray | str], points: dict[str, np.ndarray | str], size: tuple[int, int]
+) -> tuple[np.ndarray | None, str | None]:
+    """The best landmarks on offer, counted from 0, and their kind; (None, None) if there are none."""
+    for arrays, key, kind in (
+        (points, "pts_3d", "3d"), (parameters, "pt3d_68", "3d"), (parameters, "pt2d", "2d"), (points, "pts_2d", "2d")
+    ):
+        if key not in arrays:
+            continue
+        shape = np.shape(arrays[key])
+        if key == "pt2d" and shape == (2, 21):  # AFLW's own 21 points, -1 for the hidden ones
+            continue
+        wanted = {"pt3d_68": (3, 68), "pt2d": (2, 68)}.get(key, (68, 2))
+        if shape != wanted:
+            raise SampleError("wrong shape", f"{key} must have shape {wanted}, got {shape}")
+        values = _numbers(arrays, key, wanted[0] * wanted[1]).reshape(wanted)
+        landmarks = (values if wanted == (68, 2) else values[:2].T) - 1
+        inside = ((landmarks >= -0.5) & (landmarks < np.array(size) - 0.5)).all(axis=1).sum()
+        if inside < 34:
+            raise SampleError(
+                "landmarks outside the image",
+                f"{68 - inside} of the 68 points of {key} lie outside the {size[0]}x{size[1]} photo",
+            )
+        if np.ptp(landmarks, axis=0).min() < 1:
+            raise SampleError("damaged annotation", f"the 68 points of {key} coincide")
+        return landmarks.astype(np.float32), kind
+    return None, None
+
+
+def _convert_parameters(parameters: dict[str, np.ndarray | str], model: MorphableModel, height: int) -> dict:
+    """The `FaceSample` fields that a parameter file gives for a model."""
+    space = parameters.get("Face_Model", BFM_COEFFICIENTS)
+    if space != model.coefficients:
+        raise SampleError(
+            "foreign coefficients",
+            f"the annotation is in the space '{space}' and the face model '{model.name}' in '{model.coefficients}'; "
+            "use --refit to fit this model, or give the other one",
+        )
+    pose_para = _numbers(parameters, "Pose_Para", 7)
+    pose, position = placement_from_pose_para(pose_para, height)
+    if np.abs(pose).max() > 2 * np.pi or position[2] <= 0:
+        raise SampleError(
+            "damaged annotation",
+            f"Pose_Para must hold angles in radians and a positive scale, got {pose.round(2)} and {pose_para[6]:g}",
+        )
+    fields = {"pose": pose.astype(np.float32), "position": position.astype(np.float32)}
+    for field, key, stddev in (
+        ("id_coeffs", "Shape_Para", model.id_stddev), ("exp_coeffs", "Exp_Para", model.exp_stddev)
+    ):
+        fields[field] = (_numbers(parameters, key, len(stddev)) / stddev).astype(np.float32)
+        largest = np.abs(fields[field]).max()
+        if largest > MAX_COEFFICIENT:
+            raise SampleError("damaged annotation", f"{key} reaches {largest:.0f} standard deviations")
+    if model.has_albedo and np.size(parameters.get("Tex_Para", ())) == len(model.albedo_stddev):
+        raw = _numbers(parameters, "Tex_Para", len(model.albedo_stddev))
+        fields["albedo_coeffs"] = (raw / model.albedo_stddev).astype(np.float32)
+    if "Light_SH" in parameters:
+        fields["light"] = _numbers(parameters, "Light_SH", 9).astype(np.float32)
+    return fields
+
+
+def _check_placement(
+    fields: dict, model: MorphableModel, size: tuple[int, int], landmarks: np.ndarray | None
+) -> None:
+    """Reject parameters that put the face off the photo or away from its labels."""
+    at = model.landmarks
+    shape = (
+        model.mean_shape[at].astype(np.float64)
+        + np.tensordot(fields["id_coeffs"], model.id_basis[:, at], 1)
+        + np.tensordot(fields["exp_coeffs"], model.exp_basis[:, at], 1)
+    )
+    projected = project(shape, fields["pose"], fields["position"])[:, :2]
+    box = np.sqrt(np.ptp(projected, axis=0).prod())
+    centre = np.median(projected, axis=0)
+    if box < 1 or (centre < 0).any() or (centre >= size).any():
+        raise SampleError(
+            "face outside the image",
+            f"Pose_Para puts a face of {box:.0f} px at {centre.round().tolist()} in a {size[0]}x{size[1]} photo",
+        )
+    if landmarks is None:
+        return
+    mismatch = np.median(np.linalg.norm((projected - landmarks)[17:], axis=1))  # the jaw of 2d labels slides
+    if mismatch > MAX_LANDMARK_MISMATCH * box:
+        raise SampleError(
+            "image size mismatch",
+            f"parameters and landmarks are {mismatch:.0f} px apart in the {size[0]}x{size[1]} photo; "
+            "it may have been resized or cropped after it was annotated",
+        )
