@@ -106,7 +106,7 @@ def _covered_pixels(points, depth, triangles, height, width):
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             zero = -slack / gain
         start = np.where(gain > 0, np.maximum(start, np.ceil(zero)), start)
-        stop = np.where(gain < 0, np.minimum(stop, np.floor(zero)), np.where((gain == 0) & (slack < 0), -1, stop))
+        stop = np.where(gain < 0, np.minimum(stop, np.floor(zero)), stop)  # a level side bounds the rows already
     keep = np.flatnonzero(stop >= start)
     of, row, start, stop = of[keep], row[keep], start[keep], stop[keep]
     column = first_column[of] + start

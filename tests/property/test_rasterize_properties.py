@@ -92,6 +92,17 @@ def test_a_mesh_has_no_holes_and_no_pixel_twice(mesh):
     assert (rasterize(points, depth, triangles, HEIGHT, WIDTH)[0] >= 0).all()
 
 
+def test_an_edge_through_a_pixel_centre_leaves_no_hole_between_its_triangles():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        centre, along = rng.integers(0, 7, 2), rng.integers(-5, 6, 2)
+        ends = [centre + t * along for t in rng.uniform([-3, 0.1], [-0.1, 3])]
+        sides = [centre + rng.uniform(0.2, 4) * sign * np.array([-along[1], along[0]]) for sign in (1, -1)]
+        if along.any():
+            triangle_ids, _ = rasterize(np.array([*ends, *sides]), np.zeros(4), np.array([[0, 1, 2], [3, 1, 0]]), 7, 7)
+            assert triangle_ids[centre[1], centre[0]] >= 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(planar_mesh(snapped=True))
 def test_a_mesh_with_edges_through_pixel_centres_has_no_holes_and_the_lowest_triangle_wins(mesh):

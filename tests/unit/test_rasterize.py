@@ -31,7 +31,7 @@ def test_larger_depth_wins_whatever_the_order_and_the_winding():
     assert set(np.unique(triangle_ids)) == {-1, 2, 3}
     triangle_ids, _ = rasterize(points, depth[::-1], triangles, 5, 6)
     assert set(np.unique(triangle_ids)) == {-1, 0, 1}
-    triangle_ids, _ = rasterize(points, [0.0] * 4 + [-0.0] * 4, triangles, 5, 6)
+    triangle_ids, _ = rasterize(points, [-0.0] * 4 + [0.0] * 4, triangles, 5, 6)
     assert set(np.unique(triangle_ids)) == {-1, 0, 1}
 
 
