@@ -212,8 +212,10 @@ def _open(path: Path) -> h5py.File:
     """Open for reading; the cache is small because a sample is read whole, once."""
     try:
         return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=8 * _CHUNK)
+    except (FileNotFoundError, PermissionError):
+        raise
     except OSError as error:
-        raise OSError(f"{path} cannot be opened as a shard ({error}); delete it and build again") from error
+        raise ValueError(f"{path} cannot be opened as a shard ({error}); delete it and build again") from error
 
 
 def _items(group: h5py.Group) -> list[tuple]:
@@ -255,7 +257,7 @@ class _Head:
                     },
                 )
             except (KeyError, RuntimeError) as error:  # what h5py raises for damaged names and headers
-                raise OSError(f"{path} is damaged ({error}); delete it and build again") from error
+                raise ValueError(f"{path} is damaged ({error}); delete it and build again") from error
 
     def difference(self, other: _Head) -> str | None:
         """Name the first thing that two shards of one set may not differ in; None if they fit."""
@@ -271,7 +273,7 @@ class _Head:
 
 
 def read_attributes(path: str | Path) -> dict:
-    """Return the attributes of one shard; OSError or ValueError if it is none."""
+    """Return the attributes of one shard; ValueError if it is none or damaged."""
     return _Head.read(Path(path)).attributes
 
 
@@ -378,7 +380,12 @@ class ShardSet:
     def __getitem__(self, index: int) -> dict:
         shard, row = self._locate(index)
         _file, columns = self._open_shard(shard)
-        return {key: columns[key][row] for key in self.fields}
+        try:
+            return {key: columns[key][row] for key in self.fields}
+        except OSError as error:
+            raise OSError(
+                f"row {row} of {self.paths[shard]} cannot be read ({error}); delete the shard and build again"
+            ) from error
 
     def location(self, index: int) -> tuple[Path, int]:
         """Return the shard and the row in it of a sample."""
@@ -451,6 +458,17 @@ class VerifyReport:
     rejected: int = 0
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.samples} samples read from {self.shards} shard{'s' * (self.shards != 1)}, "
+            f"{self.bytes / 1e6:.1f} MB, {self.rejected} sources rejected; {len(self.problems) or 'no'} "
+            f"problem{'s' * (len(self.problems) != 1)}"
+        ]
+        for problem in self.problems:
+            row = "" if problem.sample is None else f" sample {problem.sample}"
+            lines.append(f"{problem.path.name}{row}: {problem.text}")
+        return "\n".join(lines)
 
 
 def check_shard(path: str | Path) -> list[Problem]:

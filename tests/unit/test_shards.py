@@ -210,7 +210,7 @@ def test_named_shards_need_not_be_all(tmp_path):
 
 def test_not_a_shard(tmp_path):
     shard_path(tmp_path, 0, 1).write_bytes(b"not HDF5")
-    with pytest.raises(OSError, match="00000-of-00001.h5 cannot be opened as a shard"):
+    with pytest.raises(ValueError, match="00000-of-00001.h5 cannot be opened as a shard"):
         ShardSet(tmp_path)
     with h5py.File(shard_path(tmp_path, 0, 1), "w") as file:
         file["samples/map"] = 1
@@ -227,6 +227,7 @@ def test_partial_files_are_ignored(tmp_path):
 def test_verify_reports(tmp_path):
     report = verify_shards(write_set(tmp_path))
     assert (report.shards, report.samples, report.rejected, report.problems) == (3, 12, 3, [])
+    assert str(report).startswith("12 samples read from 3 shards, 0.") and str(report).endswith("; no problems")
     assert report.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
@@ -241,12 +242,14 @@ def test_verify_finds_damage(tmp_path, key, wanted):
     content = bytearray(path.read_bytes())
     content[chunk.byte_offset + chunk.size // 2] ^= 16
     path.write_bytes(content)
-    problems = verify_shards(tmp_path).problems
+    report = verify_shards(tmp_path)
+    problems = report.problems
+    assert f"\n{path.name}" in str(report)
     assert {problem.path for problem in problems} == {path}
     assert {problem.sample for problem in problems} <= {*wanted} and problems
     if key == "map":
         assert re.match("field 'map' cannot be read: ", problems[0].text)
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="row 4 of .*shard-00002-of-00003.h5 cannot be read"):
             ShardSet(tmp_path)[9]
         assert_sample(ShardSet(tmp_path)[8], 8)
 
