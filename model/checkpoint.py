@@ -1,0 +1,137 @@
+"""Checkpoints: one file that holds everything a run needs to go on, and a network needs to be used.
+
+Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it and nothing in it can run.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+VERSION = 1
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+def save_checkpoint(
+    run_dir: Path, kind: str, step: int, config: dict, metadata: dict,
+    networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer],
+) -> Path:
+    """Write the checkpoint of a run, replacing the last one only once it is whole.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Folder of the run; it exists.
+    kind : str
+        What is trained, such as ``geometry``.
+    step : int
+        Steps done.
+    config : dict
+        Of the run, plain values.
+    metadata : dict
+        What using the networks takes, plain values and tensors.
+    networks : dict[str, nn.Module]
+        By name.
+    optimisers : dict[str, torch.optim.Optimizer]
+        By name.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = Path(run_dir) / CHECKPOINT_NAME
+    partial = path.with_name(path.name + ".partial")
+    state = {
+        "format": "dualface checkpoint", "version": VERSION, "kind": kind, "step": step,
+        "config": config, "metadata": metadata,
+        "networks": {key: network.state_dict() for key, network in networks.items()},
+        "optimisers": {key: optimiser.state_dict() for key, optimiser in optimisers.items()},
+        "rng": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+    }
+    with open(partial, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def load_checkpoint(path: Path, kind: str) -> dict:
+    """Read a checkpoint, onto the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder of its run.
+    kind : str
+        What it must hold.
+
+    Returns
+    -------
+    dict
+        What `save_checkpoint` was given; networks and optimisers as state dicts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If the file is damaged, or is no checkpoint of this kind.
+    """
+    path = Path(path)
+    path = path / CHECKPOINT_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a training run, or its {CHECKPOINT_NAME}")
+    state = load_tensors(path)
+    found = (state.get("format"), state.get("version"), state.get("kind")) if isinstance(state, dict) else type(state)
+    if found != ("dualface checkpoint", VERSION, kind):
+        raise ValueError(f"{path} must be a dualface checkpoint, version {VERSION}, of kind '{kind}', got {found}")
+    return state
+
+
+def load_tensors(path: Path) -> object:
+    """Read a file of tensors written by `torch.save`, onto the CPU, running none of what may be in it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    object
+        Containers of tensors.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, TypeError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise ValueError(
+            f"{path} must be a PyTorch file of tensors (.pt, .pth), but it cannot be read as one ({reason}); "
+            "it may be damaged, or of another program"
+        ) from error
+
+
+def restore(state: dict, networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer]) -> int:
+    """Put everything in a loaded checkpoint back in its place and return the steps done."""
+    for key, network in networks.items():
+        network.load_state_dict(state["networks"][key])
+    for key, optimiser in optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][key])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if torch.cuda.is_available() and len(state["rng"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    return state["step"]

@@ -1,0 +1,158 @@
+"""Everything that changes the result of a training run, in frozen dataclasses saved beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training crop is changed at random; each amount is the largest, drawn uniformly either way.
+
+    Attributes
+    ----------
+    rotation : float
+        In-plane, degrees.
+    scale : float
+        Fraction of the size.
+    shift : float
+        Fraction of the side of the crop, along each axis.
+    flip : float
+        Probability of mirroring left and right.
+    brightness : float
+        Fraction; the light coefficients follow it.
+    tint : float
+        Fraction, a colour channel; nothing follows it.
+    saturation : float
+        Fraction; nothing follows it.
+    """
+
+    rotation: float = 20.0
+    scale: float = 0.1
+    shift: float = 0.05
+    flip: float = 0.5
+    brightness: float = 0.2
+    tint: float = 0.05
+    saturation: float = 0.2
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every training run has; `GeometryConfig` shows its use.
+
+    Attributes
+    ----------
+    seed : int
+        Of the initial weights, the order of the samples, and the augmentation.
+    batch_size : int
+        Samples a step.
+    log_every, validate_every, checkpoint_every : int
+        Steps between log lines, validations and checkpoints; the last two also happen at the end.
+    """
+
+    seed: int = 0
+    batch_size: int = 8
+    log_every: int = 50
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+
+    free = ("log_every", "validate_every", "checkpoint_every")
+    """Fields that may differ when a run is resumed."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict:
+        """Return the fields as plain values, for JSON and checkpoints."""
+        return asdict(self)
+
+    def difference(self, saved: dict) -> str | None:
+        """Say how a saved config differs in a field that may not change, or return None."""
+        mine = self.to_dict()
+        for key in sorted(mine.keys() | saved.keys()):
+            if key not in self.free and mine.get(key) != saved.get(key):
+                return f"{key} is {mine.get(key)}, the run was started with {saved.get(key)}"
+        return None
+
+
+@dataclass(frozen=True)
+class GeometryConfig(RunConfig):
+    """Training step 1 of the paper (Sec. IV-B): parameters first, then the whole geometry stream.
+
+    Attributes
+    ----------
+    parameter_steps : int
+        Steps of the first phase: encoder and PSN alone, on Eq. (4).
+    stream_steps : int
+        Steps of the second phase: everything, on Eq. (8). May grow when a run is resumed.
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
+    encoder_weights : str
+        VGG-Face or VGG-16 file to start the encoder from (width 1 only); empty trains it from scratch, with
+        batch normalisation.
+    learning_rate : float
+        Of Adam.
+    eta_p, eta_a, eta_s, eta_r : float
+        Weights of Eq. (8): parameters, maps, symmetry, smoothness.
+    tau : float
+        Weight of the albedo regularisation in Eq. (4).
+    augmentation : Augmentation
+        Amounts of the random changes.
+    validation_fraction : float
+        Share of the identities held out; 0 holds none.
+    validation_samples : int
+        Most held-out samples to validate on.
+    mixed_precision, channels_last : bool
+        bfloat16 convolutions and channels-last memory; on a GPU only.
+    """
+
+    parameter_steps: int = 20_000
+    stream_steps: int = 180_000
+    width: float = 1.0
+    encoder_weights: str = ""
+    learning_rate: float = 2e-4
+    eta_p: float = 0.5
+    eta_a: float = 1.0
+    eta_s: float = 0.5
+    eta_r: float = 1e-3
+    tau: float = 5e-2
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    validation_fraction: float = 0.05
+    validation_samples: int = 512
+    mixed_precision: bool = True
+    channels_last: bool = True
+
+    free = (*RunConfig.free, "stream_steps")
+
+    @property
+    def steps(self) -> int:
+        """Steps of both phases."""
+        return self.parameter_steps + self.stream_steps
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> GeometryConfig:
+        """Return the config that `to_dict` was called on.
+
+        Parameters
+        ----------
+        saved : dict
+            Plain values.
+
+        Returns
+        -------
+        GeometryConfig
+            Equal to the original.
+
+        Raises
+        ------
+        ValueError
+            If fields are missing or unknown: another version of the program wrote it.
+        """
+        known = {f.name for f in fields(cls)}
+        if known != saved.keys():
+            raise ValueError(
+                f"the config must have the fields of this version; it differs in {sorted(known ^ saved.keys())}"
+            )
+        return cls(**{**saved, "augmentation": Augmentation(**saved["augmentation"])})

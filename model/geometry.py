@@ -1,0 +1,231 @@
+"""The geometry stream (Sec. III-A): multi-task encoder, parametric sub-network and two attribute decoders.
+
+Dimension key: B batch, S side of the crop and of the maps in pixels, K albedo modes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Output channels of VGG-16's thirteen convolutions; a 2x2 maximum pooling lies between the blocks."""
+
+DECODER_CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)
+"""Output channels of Pix2pix's eight decoder layers."""
+
+FACE_MM = 200.0
+"""Height of a face in round numbers: the unit of scale in `normalise_position`."""
+
+
+class Parameters(NamedTuple):
+    """The parameter set P of Eq. (3), and the position (see `GeometryStream`).
+
+    Attributes
+    ----------
+    albedo : torch.Tensor
+        (B, K) albedo coefficients p_t, in standard deviations.
+    light : torch.Tensor
+        (B, 9) spherical harmonics p_l.
+    pose : torch.Tensor
+        (B, 3) pitch, yaw, roll p_h, radians.
+    position : torch.Tensor
+        (B, 3) normalised, see `normalise_position`.
+    """
+
+    albedo: torch.Tensor
+    light: torch.Tensor
+    pose: torch.Tensor
+    position: torch.Tensor
+
+
+class Geometry(NamedTuple):
+    """What the stream predicts for a batch of crops.
+
+    Attributes
+    ----------
+    identity_map, expression_map : torch.Tensor
+        (B, 3, S, S) A_id and A_exp in [-1, 1]; their sum is I_g (Eq. 2).
+    parameters : Parameters
+        Float32.
+    """
+
+    identity_map: torch.Tensor
+    expression_map: torch.Tensor
+    parameters: Parameters
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return a channel count times `width`, at least 4."""
+    return max(4, round(channels * width))
+
+
+def normalise_position(position: torch.Tensor, size: int) -> torch.Tensor:
+    """Return positions as numbers about [-1, 1], the units in which the network predicts them.
+
+    Parameters
+    ----------
+    position : torch.Tensor
+        (B, 3) t_x, t_y in crop pixels, scale in pixels a millimetre.
+    size : int
+        Side of the crop, pixels.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, 3) t_x and t_y from the middle of the crop in half sides, and the logarithm of the height of a
+        200 mm face in sides; so the same whatever the crop's resolution.
+    """
+    shift = (position[:, :2] - (size - 1) / 2) / (size / 2)
+    return torch.cat([shift, torch.log(position[:, 2:] * FACE_MM / size)], 1)
+
+
+def denormalise_position(position: torch.Tensor, size: int) -> torch.Tensor:
+    """Return (B, 3) t_x, t_y, scale in pixels from what `normalise_position` gave."""
+    shift = position[:, :2] * (size / 2) + (size - 1) / 2
+    return torch.cat([shift, torch.exp(position[:, 2:]) * size / FACE_MM], 1)
+
+
+class MultiTaskEncoder(nn.Module):
+    """MTE, Eq. (1): the convolutions of VGG-16, averaged over the image into f_L.
+
+    Parameters
+    ----------
+    width : float
+        Factor on every channel count; 1 is VGG-16.
+    batch_norm : bool
+        Whether batch normalisation follows each convolution. VGG-Face has none, and its weights fit only an
+        encoder without.
+    """
+
+    def __init__(self, width: float = 1.0, batch_norm: bool = False):
+        super().__init__()
+        self.width, self.batch_norm = width, batch_norm
+        # what the images are normalised by, RGB in [0, 1]; a weights file brings its own
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("stddev", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        layers, incoming = [], 3
+        for block in VGG16_CHANNELS:
+            layers += [nn.MaxPool2d(2)] if layers else []
+            for channels in block:
+                outgoing = scaled(channels, width)
+                layers.append(nn.Conv2d(incoming, outgoing, 3, padding=1, bias=not batch_norm))
+                layers += [nn.BatchNorm2d(outgoing)] if batch_norm else []
+                layers.append(nn.ReLU(inplace=True))
+                incoming = outgoing
+        self.features = nn.Sequential(*layers)
+        self.channels = incoming
+        _he_initialise(self)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return f_L, (B, 512 width), of (B, 3, S, S) RGB images in [0, 1]."""
+        features = self.features((image - self.mean) / self.stddev)  # (B, 512 width, S/16, S/16)
+        return features.float().mean((2, 3))
+
+
+class AttributeDecoder(nn.Module):
+    """AD, Eq. (2): f_L to one attribute spatial map.
+
+    Pix2pix's decoder with bilinear upsampling in place of the transposed convolutions.
+
+    Parameters
+    ----------
+    incoming : int
+        Length of f_L.
+    width : float
+        Factor on every channel count.
+    size : int
+        Side of the map, a power of two; log2(size) layers, eight for the paper's 256.
+    """
+
+    def __init__(self, incoming: int, width: float = 1.0, size: int = 256):
+        super().__init__()
+        count = int(math.log2(size))
+        if 2**count != size or not 1 <= count <= len(DECODER_CHANNELS) or size < 16:
+            raise ValueError(f"size must be a power of two from 16 to {2 ** len(DECODER_CHANNELS)}, got {size}")
+        layers = []
+        for channels in DECODER_CHANNELS[-count:]:
+            outgoing = scaled(channels, width)
+            layers += [
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                nn.Conv2d(incoming, outgoing, 3, padding=1, bias=False),
+                nn.BatchNorm2d(outgoing),
+                nn.ReLU(inplace=True),
+            ]
+            incoming = outgoing
+        self.layers = nn.Sequential(*layers)
+        self.output = nn.Conv2d(incoming, 3, 3, padding=1)
+        _he_initialise(self)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (B, 3, S, S) maps in [-1, 1] for (B, C) features."""
+        features = self.layers(features[:, :, None, None])  # (B, 64 width, S, S)
+        with _full_precision(features):  # bfloat16 next to 1 is a millimetre wide
+            return torch.tanh(self.output(features.float()))
+
+
+class GeometryStream(nn.Module):
+    """A face crop to its identity map, expression map and parameters.
+
+    PSN predicts three numbers beside the paper's 199 + 9 + 3: where the face stands in the crop, which
+    the renderer needs ("position parameters are also computed in the pipeline").
+
+    Parameters
+    ----------
+    albedo_modes : int
+        K, the albedo coefficients to predict; 0 for a face model without texture.
+    size : int
+        Side of the crop and of the maps, a power of two.
+    width : float
+        Factor on every channel count; 1 is the paper.
+    batch_norm : bool
+        Whether the encoder has batch normalisation; see `MultiTaskEncoder`.
+    """
+
+    def __init__(self, albedo_modes: int = 199, size: int = 256, width: float = 1.0, batch_norm: bool = False):
+        super().__init__()
+        self.albedo_modes, self.size = albedo_modes, size
+        self.encoder = MultiTaskEncoder(width, batch_norm)
+        self.psn = nn.Sequential(  # Eq. (3)
+            nn.Linear(self.encoder.channels, scaled(512, width)),
+            nn.ReLU(inplace=True),
+            nn.Linear(scaled(512, width), albedo_modes + 15),
+        )
+        self.identity_decoder = AttributeDecoder(self.encoder.channels, width, size)
+        self.expression_decoder = AttributeDecoder(self.encoder.channels, width, size)
+
+    def forward(self, image: torch.Tensor) -> Geometry:
+        """Return the maps and parameters of (B, 3, S, S) RGB crops in [0, 1]."""
+        features = self.encoder(self._checked(image))
+        return Geometry(
+            self.identity_decoder(features), self.expression_decoder(features), self._predicted(features)
+        )
+
+    def predict_parameters(self, image: torch.Tensor) -> Parameters:
+        """Return only the parameters of (B, 3, S, S) crops; the decoders are not run."""
+        return self._parameters(self.encoder(self._checked(image)))
+
+    def _checked(self, image: torch.Tensor) -> torch.Tensor:
+        if tuple(image.shape[1:]) != (3, self.size, self.size):
+            raise ValueError(f"image must have shape (B, 3, {self.size}, {self.size}), got {tuple(image.shape)}")
+        return image
+
+    def _predicted(self, features: torch.Tensor) -> Parameters:
+        with _full_precision(features):
+            return Parameters(*self.psn(features).split((self.albedo_modes, 9, 3, 3), 1))
+
+
+def _full_precision(tensor: torch.Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _he_initialise(module: nn.Module):
+    """Draw the convolutions so that variance survives the depth; PyTorch's default loses it without norms."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,173 @@
+"""Losses of the geometry stream, Eq. (4) to (8), as functions of tensors.
+
+The paper sums over texels; here every loss is a mean over texels or vertices, so that its value does not depend
+on the resolution. Dimension key: B batch, V vertices, S side of the map in texels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from asmgen.maps import AttributeMaps
+from bfm.morphable_model import REGIONS, MorphableModel
+from model.geometry import Parameters
+
+LANDMARK_WEIGHT = 16.0
+REGION_WEIGHTS = {"outside": 0.0, "face": 3.0, "eyes": 4.0, "nose": 4.0, "mouth": 4.0}
+"""W of Eq. (5), as in PRNet: landmarks 16, eyes, nose and mouth 4, rest of the face 3, outside 0."""
+
+
+def parameter_loss(predicted: Parameters, truth: Parameters, tau: float) -> torch.Tensor:
+    """Return the parametric loss of Eq. (4).
+
+    Departs from Eq. (4): each group (albedo, light, pose, position) enters by its mean square, not by its sum,
+    because 199 albedo coefficients of unit variance, most of which no photo shows, would drown the three angles.
+
+    Parameters
+    ----------
+    predicted, truth : Parameters
+        Position normalised in both.
+    tau : float
+        Weight of the mean square of the albedo coefficients.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar.
+    """
+    groups = [(p - t).square().mean() for p, t in zip(predicted, truth) if t.numel()]
+    if predicted.albedo.numel():
+        groups.append(tau * predicted.albedo.square().mean())
+    return sum(groups)
+
+
+def asm_loss(
+    identity_map: torch.Tensor, expression_map: torch.Tensor,
+    true_identity: torch.Tensor, true_expression: torch.Tensor, weights: torch.Tensor,
+) -> torch.Tensor:
+    """Return the ASM loss of Eq. (5): squared distances, those of the identity weighted, averaged over texels.
+
+    Parameters
+    ----------
+    identity_map, expression_map, true_identity, true_expression : torch.Tensor
+        (B, 3, S, S).
+    weights : torch.Tensor
+        (S, S) facial weight mask W, from `identity_weights`.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar.
+    """
+    identity = ((identity_map - true_identity).square().sum(1) * weights).mean()
+    return identity + (expression_map - true_expression).square().sum(1).mean()
+
+
+def symmetry_loss(identity_map: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the symmetry loss of Eq. (6): the L1 distance of A_id from its mirror image, averaged over the face.
+
+    Departs from Eq. (6): mirroring a face also negates x; the literal formula would pull every x to 0.
+
+    Parameters
+    ----------
+    identity_map : torch.Tensor
+        (B, 3, S, S).
+    mask : torch.Tensor
+        (S, S) bool, texels of the chart; itself mirror-symmetric.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar.
+    """
+    distance = (identity_map - mirror_map(identity_map)).abs().sum(1)
+    return (distance * mask).sum() / (len(identity_map) * mask.sum())
+
+
+def smoothness_loss(full_map: torch.Tensor, laplacian: torch.Tensor) -> torch.Tensor:
+    """Return the regularisation of Eq. (7): mean squared distance, mm^2, of a vertex from its neighbours' mean.
+
+    Parameters
+    ----------
+    full_map : torch.Tensor
+        (B, 3, S, S) I_g = A_id + A_exp.
+    laplacian : torch.Tensor
+        (V, S * S) sparse, from `map_laplacian`.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar.
+    """
+    columns = full_map.flatten(2).flatten(0, 1).T  # (S * S, 3 B)
+    return torch.sparse.mm(laplacian, columns).square().sum() / (len(laplacian) * len(full_map))
+
+
+def mirror_map(maps: torch.Tensor) -> torch.Tensor:
+    """Return (..., 3, S, S) attribute maps of the mirrored face: columns reversed and x negated."""
+    return maps.flip(-1) * maps.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
+
+
+def identity_weights(model: MorphableModel, maps: AttributeMaps) -> np.ndarray:
+    """Return the facial weight mask W of Eq. (5).
+
+    Parameters
+    ----------
+    model : MorphableModel
+        Gives the regions and landmarks; the model of `maps`.
+    maps : AttributeMaps
+        Numpy, not yet on a device.
+
+    Returns
+    -------
+    np.ndarray
+        (S, S) float32; a texel has the region of its nearest triangle corner, and the up to four texels
+        from which a landmark is read have the landmarks' weight.
+    """
+    chart = maps.chart
+    corner = chart.texel_barycentric.argmax(-1)
+    triangles = chart.triangles[np.maximum(chart.texel_triangles, 0)]
+    vertices = np.take_along_axis(triangles, corner[..., None], -1)[..., 0]
+    by_region = np.array([REGION_WEIGHTS[name] for name in REGIONS], np.float32)
+    weights = np.where(chart.mask, by_region[model.regions[vertices]], 0).astype(np.float32)
+    touched = maps.vertex_weights[model.landmarks] > 0
+    weights.reshape(-1)[maps.vertex_texels[model.landmarks][touched]] = LANDMARK_WEIGHT
+    return weights
+
+
+def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
+    """Return the operator of Eq. (7): from the texels of one channel to each vertex minus its neighbours' mean.
+
+    Departs from Eq. (7): it is taken in millimetres, not in map units, where the paper's weight of 1e-3 would
+    leave nothing of it.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        Gives the triangles; the model of `maps`.
+    maps : AttributeMaps
+        Numpy, not yet on a device.
+
+    Returns
+    -------
+    torch.Tensor
+        (V, S * S) float32, sparse COO, mm a map unit.
+    """
+    count, size = len(model.mean_shape), maps.chart.size
+    a, b, c = model.triangles.T
+    ends = np.concatenate([[a, b], [b, c], [c, a], [b, a], [c, b], [a, c]], 1)
+    adjacency = scipy.sparse.coo_matrix((np.ones(ends.shape[1]), ends), (count, count)).tocsr()
+    adjacency.data[:] = 1  # an edge shared by two triangles was counted twice
+    degree = np.maximum(adjacency.sum(1), 1)
+    # a vertex without neighbours has no term
+    laplacian = scipy.sparse.diags(np.diff(adjacency.indptr) > 0) - adjacency.multiply(1 / degree)
+    rows = np.repeat(np.arange(count), 4)
+    sampling = scipy.sparse.coo_matrix(
+        (maps.vertex_weights.ravel(), (rows, maps.vertex_texels.ravel())), (count, size * size)
+    )
+    operator = (laplacian.astype(np.float64) @ sampling.tocsr() * maps.scale).tocoo()
+    indices = torch.from_numpy(np.stack([operator.row, operator.col]).astype(np.int64))
+    values = torch.from_numpy(operator.data.astype(np.float32))
+    return torch.sparse_coo_tensor(indices, values, operator.shape, check_invariants=True).coalesce()

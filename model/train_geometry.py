@@ -1,0 +1,222 @@
+"""Training step 1 of the paper: the encoder with its parameters first, then the whole geometry stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from asmgen.maps import AttributeMaps
+from bfm.charts import make_chart
+from bfm.model_file import load_model
+from bfm.morphable_model import MorphableModel
+from model.config import GeometryConfig
+from model.data import Batch, FaceDataset, Preparer, split_identities, step_generator, training_loader, \
+    validation_loader
+from model.geometry import GeometryStream
+from model.losses import asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss
+from model.metrics import geometry_errors
+from model.trainer import run_training
+from model.vgg import load_vgg
+
+
+def train_geometry(
+    shards: str | Path | Sequence, run_dir: Path, config: GeometryConfig, model: MorphableModel | None = None,
+    device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+) -> Path:
+    """Train the geometry stream on ASMD shards.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        Folder of shards, one shard, or a list of them.
+    run_dir : Path
+        Folder of the run: config, log, curves and checkpoint.
+    config : GeometryConfig
+        Everything that changes the result.
+    model : MorphableModel | None
+        The face model that the shards were built on; None is the open model.
+    device : str | None
+        Torch device; None is the GPU if there is one.
+    workers : int
+        Processes that decode images.
+    resume : bool
+        Go on from the checkpoint in `run_dir`.
+    on_log : Callable[[dict], None] | None
+        Given each record of the log.
+
+    Returns
+    -------
+    Path
+        The last checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the shards were built on another face model, or for what `run_training` names.
+    """
+    dataset = FaceDataset(shards)
+    model, maps = map_space(dataset.attributes, model or load_model("open"))
+    task = GeometryTask(dataset, model, maps, config, torch.device(device or default_device()), workers)
+    return run_training(task, run_dir, config, resume, on_log)
+
+
+def default_device() -> str:
+    """Return ``cuda`` if there is a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def map_space(described: dict, model: MorphableModel) -> tuple[MorphableModel, AttributeMaps]:
+    """Return the face part of a model and its map space, after checking that they are those of some shards.
+
+    Parameters
+    ----------
+    described : dict
+        Attributes of ASMD shards, or the metadata of a checkpoint.
+    model : MorphableModel
+        Numpy.
+
+    Returns
+    -------
+    tuple[MorphableModel, AttributeMaps]
+        Numpy.
+
+    Raises
+    ------
+    ValueError
+        If the model is another one.
+    """
+    if model.sha256 != described["face_model_sha256"]:
+        raise ValueError(
+            f"the face model must be '{described['face_model']}' (sha256 {described['face_model_sha256'][:12]}...), "
+            f"got '{model.name}' ({model.sha256[:12]}...); give the file of that model"
+        )
+    model = model.face_only()
+    maps = AttributeMaps.from_model(model, make_chart(model, described["chart"], int(described["size"])))
+    return model, maps
+
+
+class GeometryTask:
+    """The geometry stream, its data and its losses, for `run_training`.
+
+    Parameters
+    ----------
+    dataset : FaceDataset
+        ASMD samples.
+    model : MorphableModel
+        Their face model, face part only, numpy.
+    maps : AttributeMaps
+        Its map space, numpy.
+    config : GeometryConfig
+        Everything that changes the result.
+    device : torch.device
+        Where to train.
+    workers : int
+        Processes that decode images.
+
+    Attributes
+    ----------
+    kind : str
+        ``geometry``.
+    networks : dict[str, nn.Module]
+        The stream.
+    optimisers : dict[str, torch.optim.Optimizer]
+        Adam.
+    metadata : dict
+        What `model.reconstruct` needs beside the weights.
+    """
+
+    kind = "geometry"
+
+    def __init__(
+        self, dataset: FaceDataset, model: MorphableModel, maps: AttributeMaps, config: GeometryConfig,
+        device: torch.device, workers: int = 0,
+    ):
+        self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
+        sources = dataset.sources
+        self.training, self.held_out = split_identities(sources, config.validation_fraction, config.seed)
+        self.held_out = self.held_out[:config.validation_samples]
+        self.preparer = Preparer(model, maps, dataset.attributes, device)
+        self.maps = self.preparer.maps
+        self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)
+        self.weights = torch.tensor(identity_weights(model, maps), device=device)
+        self.mask = torch.tensor(maps.chart.mask, device=device)
+        self.laplacian = map_laplacian(model, maps).to(device)
+
+        on_gpu = device.type == "cuda"
+        self.mixed_precision = config.mixed_precision and on_gpu
+        self.memory_format = torch.channels_last if config.channels_last and on_gpu else torch.contiguous_format
+        torch.manual_seed(config.seed)
+        attributes = dataset.attributes
+        self.network = GeometryStream(
+            len(model.albedo_basis), int(attributes["size"]), config.width, batch_norm=not config.encoder_weights
+        )
+        if config.encoder_weights:
+            load_vgg(self.network.encoder, Path(config.encoder_weights))
+        self.network.to(device, memory_format=self.memory_format)
+        adam = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=on_gpu)
+        self.networks, self.optimisers = {"geometry": self.network}, {"adam": adam}
+        described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "size")
+        self.metadata = {
+            **{key: attributes[key] if isinstance(attributes[key], str) else int(attributes[key]) for key in described},
+            "albedo_modes": len(model.albedo_basis), "scale": maps.scale, "centre": torch.tensor(maps.centre),
+            "chart_uv": torch.tensor(maps.chart.uv),
+            "samples_sha256": hashlib.sha256("\n".join(sources).encode()).hexdigest(),
+        }
+
+    def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
+        """Return the raw batches of steps `start` to `stop`."""
+        return training_loader(
+            self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """Update the stream once, on Eq. (4) in the first phase and Eq. (8) in the second."""
+        config = self.config
+        batch = self.preparer(raw, config.augmentation, step_generator(config.seed, step))
+        losses = self.losses(batch, whole_stream=step >= config.parameter_steps)
+        adam = self.optimisers["adam"]
+        adam.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        adam.step()
+        return {key: value.detach() for key, value in losses.items()}
+
+    def losses(self, batch: Batch, whole_stream: bool) -> dict[str, torch.Tensor]:
+        """Return the terms of Eq. (8) and their weighted sum ``loss``; without the decoders only those of Eq. (4)."""
+        config, network = self.config, self.network.train()
+        image = batch.image.contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            if whole_stream:
+                identity_map, expression_map, parameters = network(image)
+            else:
+                parameters = network.predict_parameters(image)
+        losses = {"parameters": parameter_loss(parameters, batch.parameters, config.tau)}
+        losses["loss"] = config.eta_p * losses["parameters"]
+        if whole_stream:
+            losses["asm"] = asm_loss(
+                identity_map, expression_map, batch.identity_map, batch.expression_map, self.weights
+            )
+            losses["symmetry"] = symmetry_loss(identity_map, self.mask)
+            losses["smoothness"] = smoothness_loss(identity_map + expression_map, self.laplacian)
+            losses["loss"] = (
+                losses["loss"] + config.eta_a * losses["asm"] + config.eta_s * losses["symmetry"]
+                + config.eta_r * losses["smoothness"]
+            )
+        return losses
+
+    def validate(self) -> dict[str, float]:
+        """Return the mean errors (`geometry_errors`) on the held-out identities."""
+        return self.evaluate(self.held_out)
+
+    @torch.no_grad()
+    def evaluate(self, indices) -> dict[str, float]:
+        """Return the mean errors on the samples `indices`, not augmented, in full precision; empty for none."""
+        network, errors = self.network.eval(), []
+        for raw in validation_loader(self.dataset, indices, self.config.batch_size, self.workers):
+            batch = self.preparer(raw)
+            predicted = network(batch.image.contiguous(memory_format=self.memory_format))
+            errors.append(geometry_errors(predicted, batch, self.maps, self.landmarks))
+        return {key: float(torch.cat([error[key] for error in errors]).mean()) for key in (errors[0] if errors else ())}

@@ -1,0 +1,213 @@
+"""The training loop that every stage of the network shares: batches, steps, log, validation, checkpoints.
+
+A stage is a `Task`; its `step` may use any number of networks and optimisers. A run's folder holds
+``config.json``, ``log.jsonl``, ``curves.png`` and ``checkpoint.pt``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
+from model.config import RunConfig
+
+LOG_NAME = "log.jsonl"
+
+
+class Task(Protocol):
+    """What is trained.
+
+    Attributes
+    ----------
+    kind : str
+        Name of the stage, such as ``geometry``.
+    networks : dict[str, nn.Module]
+        Saved in checkpoints, on their device.
+    optimisers : dict[str, torch.optim.Optimizer]
+        Saved in checkpoints.
+    metadata : dict
+        What using the networks takes, plain values and tensors; must be the same when a run is resumed.
+    """
+
+    kind: str
+    networks: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    metadata: dict
+
+    def batches(self, start: int, stop: int) -> Iterable:
+        """Return the raw batches of steps `start` to `stop`; a batch may depend on the seed and its step only."""
+
+    def step(self, raw, step: int) -> dict[str, torch.Tensor]:
+        """Update the networks once and return the losses, detached scalars; the total is ``loss``."""
+
+    def validate(self) -> dict[str, float]:
+        """Return metrics on held-out samples; empty if there are none."""
+
+
+def run_training(
+    task: Task, run_dir: Path, config: RunConfig, resume: bool = False, on_log: Callable[[dict], None] | None = None
+) -> Path:
+    """Train until the steps of the config are done.
+
+    Parameters
+    ----------
+    task : Task
+        What to train.
+    run_dir : Path
+        Folder of the run; made if need be.
+    config : RunConfig
+        Everything that changes the result.
+    resume : bool
+        Go on from the checkpoint in `run_dir`. On a CPU the result is bit for bit that of a run that was
+        never stopped.
+    on_log : Callable[[dict], None] | None
+        Given each record as it is added to the log.
+
+    Returns
+    -------
+    Path
+        The last checkpoint.
+
+    Raises
+    ------
+    FileExistsError
+        If `run_dir` holds a run and `resume` is not set.
+    FileNotFoundError
+        If there is nothing to resume.
+    ValueError
+        If the run to resume had another config or other data.
+    FloatingPointError
+        If a loss is not finite.
+    """
+    run_dir = Path(run_dir)
+    start = _resume(task, run_dir, config) if resume else _start(task, run_dir, config)
+    checkpoint, totals, since, clock = run_dir / CHECKPOINT_NAME, {}, start, time.perf_counter()
+    with open(run_dir / LOG_NAME, "a", buffering=1, encoding="utf-8") as log:
+
+        def record(entry: dict):
+            log.write(json.dumps(entry) + "\n")
+            if on_log:
+                on_log(entry)
+
+        for step, raw in enumerate(task.batches(start, config.steps), start):
+            for key, value in task.step(raw, step).items():
+                totals[key] = totals.get(key, 0) + value
+            done = step + 1
+            last = done == config.steps
+            saving = last or done % config.checkpoint_every == 0
+            if saving or done % config.log_every == 0:
+                losses = _mean(totals, done - since, run_dir, since, done)
+                seconds = time.perf_counter() - clock
+                rate = (done - since) * config.batch_size / seconds
+                record({"step": done, **losses, "images_per_second": round(rate, 2)})
+                totals, since, clock = {}, done, time.perf_counter()
+            if last or done % config.validate_every == 0:
+                metrics = task.validate()
+                if metrics:
+                    record({"step": done, "validation": metrics})
+                clock = time.perf_counter()
+            if saving:
+                save_checkpoint(
+                    run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
+                )
+                draw_curves(run_dir)
+                clock = time.perf_counter()
+    return checkpoint
+
+
+def _start(task: Task, run_dir: Path, config: RunConfig) -> int:
+    """Make the folder of a new run and say in it what is run."""
+    if (run_dir / CHECKPOINT_NAME).exists():
+        raise FileExistsError(f"{run_dir} already holds a run; resume it, or choose another folder")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
+    (run_dir / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (run_dir / LOG_NAME).write_text("", encoding="utf-8")
+    return 0
+
+
+def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
+    """Put a task back to where its checkpoint was, drop what was logged after, and return the steps done."""
+    state = load_checkpoint(run_dir, task.kind)
+    difference = config.difference(state["config"])
+    if difference:
+        raise ValueError(f"{run_dir} cannot be resumed with this config: {difference}")
+    for key, value in _plain(task.metadata).items():
+        if state["metadata"].get(key) != value:
+            raise ValueError(
+                f"{run_dir} cannot be resumed with these data: {key} is {value}, "
+                f"the run was started with {state['metadata'].get(key)}"
+            )
+    if state["step"] > config.steps:
+        raise ValueError(f"{run_dir} has {state['step']} steps done, more than the {config.steps} wanted")
+    step = restore(state, task.networks, task.optimisers)
+    log = run_dir / LOG_NAME
+    kept = [entry for entry in read_log(run_dir) if entry["step"] <= step]
+    log.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    return step
+
+
+def _plain(metadata: dict) -> dict:
+    return {key: value for key, value in metadata.items() if not isinstance(value, torch.Tensor)}
+
+
+def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dict[str, float]:
+    """The mean losses since the last log line; a loss that is not finite ends the run."""
+    losses = {key: float(value) / count for key, value in totals.items()}
+    for key, value in losses.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{key} is {value} between steps {since} and {done}; lower the learning rate, or look for damaged "
+                f"samples with `dualface verify`; the checkpoint in {run_dir}, if there is one, is from before that"
+            )
+    return losses
+
+
+def read_log(run_dir: Path) -> list[dict]:
+    """Return the records of a run: losses (``step``, names of Eq. 8) and validations (``step``, ``validation``)."""
+    lines = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line]
+
+
+def draw_curves(run_dir: Path) -> Path:
+    """Draw the losses and the validation metrics of a run over its steps.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Folder of a run.
+
+    Returns
+    -------
+    Path
+        ``curves.png`` in it.
+    """
+    from matplotlib.figure import Figure  # a figure without pyplot needs no display and changes no global
+
+    records = read_log(run_dir)
+    train = [record for record in records if "validation" not in record]
+    panels = {"losses": [{k: v for k, v in record.items() if k != "images_per_second"} for record in train]}
+    validation = [{"step": record["step"], **record["validation"]} for record in records if "validation" in record]
+    for unit in sorted({key.rpartition("_")[2] for record in validation for key in record if key != "step"}):
+        panels[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in validation]
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
+            points = [(entry["step"], entry[key]) for entry in entries if key in entry]
+            axes.plot(*zip(*points), label=key.removesuffix(f"_{title}"), marker="." if len(points) < 30 else None)
+        positive = any(v > 0 for entry in entries for k, v in entry.items() if k != "step")
+        axes.set(title=title, xlabel="step", yscale="log" if positive else "linear")
+        axes.grid(alpha=0.3, which="both")
+        if entries:
+            axes.legend()
+    path = Path(run_dir) / "curves.png"
+    figure.savefig(path, dpi=100)
+    return path
