@@ -93,7 +93,7 @@ def _covered_pixels(points, depth, triangles, height, width):
     nearest, farthest = z.max(0), z.min(0)
 
     # every (triangle, pixel row) pair, and the columns between the sides there
-    of, step = _spread((last_row[drawn] - first_row[drawn]).astype(np.int64) + 1)
+    of, step = spread((last_row[drawn] - first_row[drawn]).astype(np.int64) + 1)
     row = first_row[drawn][of] + step
     start = np.zeros(len(of))
     stop = (last_column - first_column)[of]
@@ -120,7 +120,7 @@ def _covered_pixels(points, depth, triangles, height, width):
     while begin < len(count):
         done = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, done + _PIXELS_AT_ONCE, side="right")))
-        part, step = _spread(count[begin:end])
+        part, step = spread(count[begin:end])
         part += begin
         of_part = of[part]
         pixel_depth = np.clip(z_start[part] + slope_x[of_part] * step, farthest[of_part], nearest[of_part])
@@ -128,8 +128,8 @@ def _covered_pixels(points, depth, triangles, height, width):
         begin = end
 
 
-def _spread(counts):
-    """For counts (2, 1, 3): the owners (0, 0, 1, 2, 2, 2) and the steps (0, 1, 0, 0, 1, 2)."""
+def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return owners and steps of runs: for counts (2, 1, 3), owners (0, 0, 1, 2, 2, 2), steps (0, 1, 0, 0, 1, 2)."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 

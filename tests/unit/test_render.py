@@ -1,0 +1,107 @@
+"""Normals, Gouraud rendering, visibility and previews."""
+
+import numpy as np
+import pytest
+
+from bfm.pose import project
+from bfm.rasterize import rasterize
+from bfm.render import camera_vertices, clay, portrait, render, vertex_normals, visible_vertices
+from toy import toy_model
+
+SQUARE = np.array([[1.0, 1, 0], [4, 1, 0], [1, 3, 0], [4, 3, 0]])
+HALVES = np.array([[0, 2, 1], [1, 2, 3]])  # outward is toward the camera
+GREY = np.full((5, 6, 3), 77, np.uint8)
+
+
+def brute_force_visible(points, triangles, height, width):
+    """Every vertex against every triangle, from the definition."""
+    x, y, depth = points.T
+    seen = vertex_normals(camera_vertices(points), triangles)[:, 2] > 0
+    seen &= (-0.5 <= x) & (x <= width - 0.5) & (-0.5 <= y) & (y <= height - 0.5)
+    for corners in points[triangles]:
+        system = np.vstack([corners[:, :2].T, np.ones(3)])
+        if abs(np.linalg.det(system)) > 1e-12:
+            weights = np.linalg.solve(system, np.stack([x, y, np.ones(len(x))]))
+            seen &= (weights.min(0) < -1e-12) | (corners[:, 2] @ weights <= depth + 1e-3)
+    return seen
+
+
+def test_normals_of_a_sphere_point_along_the_radius():
+    model = toy_model(rows=41, columns=41)
+    sphere = model.mean_shape * [1 / 70, 1 / 90, 0]
+    sphere[:, 2] = 3
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    triangles = np.concatenate([model.triangles, model.mouth_triangles])
+    normals = vertex_normals(sphere, triangles)
+    inner = np.abs(model.mean_shape[:, 0]) < 69
+    inner &= np.abs(model.mean_shape[:, 1]) < 89
+    np.testing.assert_allclose(normals[inner], sphere[inner], atol=4e-3)
+    np.testing.assert_allclose(vertex_normals(sphere, triangles[:, ::-1]), -normals, atol=1e-12)
+
+
+def test_normals_are_weighted_by_area():
+    vertices = np.array([[0, 0, 0], [4.0, 0, 0], [0, 2, 0], [0, 0, 3], [9, 9, 9]])
+    normals = vertex_normals(vertices, np.array([[0, 1, 2], [0, 2, 3]]))
+    np.testing.assert_allclose(normals[0], np.array([6, 0, 8]) / 10)
+    np.testing.assert_allclose(normals[1], [0, 0, 1])
+    assert normals[4].tolist() == [0, 0, 0]
+    assert vertex_normals(vertices.astype(np.float32), np.array([[0, 1, 2]])).dtype == np.float32
+
+
+def test_colours_are_interpolated_over_the_background():
+    colours = np.array([[0.0, 0, 0], [0.6, 0, 0], [0, 0.8, 0], [0.6, 0.8, 2]])
+    picture = render(SQUARE, colours, HALVES, GREY)
+    assert picture[1, 2].tolist() == [51, 0, 0] and picture[2, 1].tolist() == [0, 102, 0]
+    assert picture[3, 4].tolist() == [153, 204, 255]  # clipped
+    assert (picture[0] == 77).all() and (picture[:, 0] == 77).all() and (GREY == 77).all()
+
+
+def test_antialiased_pixels_are_the_mean_of_their_samples():
+    points = np.array([[0.25, 0.75, 0], [9.25, 0.75, 0], [0.25, 9.75, 0], [9.25, 9.75, 0]])
+    picture = render(points, np.ones((4, 3)), HALVES, np.zeros((5, 6, 3), np.uint8), antialias=4)
+    assert picture[3, 3, 0] == 255
+    assert picture[3, 0, 0] == round(255 / 4)  # right of .25 in the pixel that ends at .5
+    assert picture[0, 3, 0] == 0 and picture[1, 3, 0] == round(255 * 3 / 4)
+    assert picture[1, 0, 0] == round(255 * 3 / 16)
+
+
+@pytest.mark.parametrize("pose", [(0.0, 0.0, 0.0), (0.2, 0.9, -0.3), (-0.4, -1.4, 0.1), (0.0, np.pi, 0.0)])
+def test_visibility_agrees_with_brute_force(pose):
+    model = toy_model()
+    points = project(
+        model.mean_shape.astype(np.float64) + [0, 0, -60], np.array(pose), np.array([31.3, 33.1, 0.4])
+    )
+    seen = visible_vertices(points, model.triangles, 64, 56)
+    assert np.array_equal(seen, brute_force_visible(points, model.triangles, 64, 56))
+    assert seen.any() != (pose[1] == np.pi) and not seen.all()
+
+
+def test_what_hides_may_itself_face_away():
+    points = np.concatenate([SQUARE, [[1.5, 1.5, -5], [2.5, 1.5, -5], [1.5, 2.5, -5]]])
+    triangles = np.array([[0, 1, 2], [1, 3, 2], [4, 6, 5]])
+    assert not visible_vertices(points, triangles, 5, 6).any()
+    points[4:, 2] = 5
+    assert visible_vertices(points, triangles, 5, 6).tolist() == [False] * 4 + [True] * 3
+
+
+def test_clay_is_brightest_where_it_faces_the_light_and_leaves_the_background():
+    model = toy_model(rows=41, columns=41)
+    points = project(model.mean_shape.astype(np.float64), np.zeros(3), np.array([49.5, 49.5, 0.45]))
+    background = np.zeros((100, 100, 3), np.uint8)
+    picture = clay(points, model.triangles, background, antialias=1)
+    ids, _ = rasterize(points[:, :2], points[:, 2], model.triangles, 100, 100)
+    assert np.array_equal((picture > 0).all(axis=2), ids >= 0)
+    assert picture[20:45, 20:45].mean() > 1.2 * picture[60:85, 60:80].mean()
+
+
+def test_portrait_is_centred_and_keeps_its_scale():
+    model = toy_model()
+    for picture in (
+        portrait(model.mean_shape, model.triangles, size=90),
+        portrait(model.mean_shape, model.triangles, (0.1, 0.5, 0.2), size=90, colours=model.mean_albedo * 0),
+    ):
+        drawn = np.argwhere((picture < 250).any(axis=2))
+        assert np.abs(drawn.min(0) + drawn.max(0) - 89).max() <= 2
+        assert 78 <= np.ptp(drawn, axis=0).max() <= 86
+    drawn = np.argwhere((portrait(model.mean_shape, model.triangles, size=90, extent=360.0) < 250).any(axis=2))
+    assert abs(np.ptp(drawn[:, 0]) - 180 * 90 / 360) <= 2 and abs(np.ptp(drawn[:, 1]) - 140 * 90 / 360) <= 2
