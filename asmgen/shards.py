@@ -240,15 +240,12 @@ class _Head:
     @classmethod
     def read(cls, path: Path) -> _Head:
         with _open(path) as file:
-            if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
-                raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
             try:
+                if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
+                    raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
                 return cls(
                     count=int(file["samples"].attrs["count"]),
-                    attributes={
-                        key: value.item() if isinstance(value, np.generic) else value
-                        for key, value in file.attrs.items()
-                    },
+                    attributes={key: _plain(value) for key, value in file.attrs.items()},
                     constants_sha256=file["constants"].attrs["sha256"],
                     kinds={
                         key: (item.dtype.str, item.shape[1:]) if isinstance(item, h5py.Dataset)
@@ -256,15 +253,14 @@ class _Head:
                         for key, item in _items(file["samples"])
                     },
                 )
-            except (KeyError, RuntimeError) as error:  # what h5py raises for damaged names and headers
+            except (KeyError, OSError, RuntimeError) as error:  # what h5py raises for damaged names and headers
                 raise ValueError(f"{path} is damaged ({error}); delete it and build again") from error
 
     def difference(self, other: _Head) -> str | None:
         """Name the first thing that two shards of one set may not differ in; None if they fit."""
-        for key in sorted(self.attributes.keys() | other.attributes.keys()):
-            ours, theirs = self.attributes.get(key), other.attributes.get(key)
-            if type(ours) is not type(theirs) or not np.array_equal(ours, theirs):
-                return f"attribute {key!r} is {theirs!r} and not {ours!r}"
+        key = _first_difference(self.attributes, other.attributes)
+        if key:
+            return f"attribute {key!r} is {other.attributes.get(key)!r} and not {self.attributes.get(key)!r}"
         if self.constants_sha256 != other.constants_sha256:
             return "the constants differ"
         if self.count and other.count and self.kinds != other.kinds:
@@ -272,9 +268,27 @@ class _Head:
         return None
 
 
-def read_attributes(path: str | Path) -> dict:
-    """Return the attributes of one shard; ValueError if it is none or damaged."""
-    return _Head.read(Path(path)).attributes
+def _plain(value):
+    """Numbers as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_difference(ours: dict, theirs: dict) -> str | None:
+    """The first attribute in which two shards differ."""
+    for key in sorted(ours.keys() | theirs.keys()):
+        a, b = ours.get(key), theirs.get(key)
+        if type(a) is not type(b) or not np.array_equal(a, b):
+            return key
+    return None
+
+
+def shard_matches(path: str | Path, attributes: dict) -> bool:
+    """Return whether there is a shard that opens and has exactly these attributes; its samples are not read."""
+    try:
+        found = _Head.read(Path(path)).attributes
+    except (FileNotFoundError, ValueError):
+        return False
+    return _first_difference(found, {key: _plain(value) for key, value in attributes.items()}) is None
 
 
 def find_shards(source: str | Path | Sequence) -> list[Path]:
@@ -401,6 +415,17 @@ class ShardSet:
         if all(isinstance(part, list) for part in parts):
             return [value for part in parts for value in part]
         return np.concatenate(parts)
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Return the bytes that each field takes in the files, compressed as it is."""
+        sizes = dict.fromkeys(sorted(self.fields), 0)
+        for path in self.paths:
+            with _open(path) as file:
+                for key in sizes.keys() & file["samples"].keys():
+                    item = file["samples"][key]
+                    parts = [item] if isinstance(item, h5py.Dataset) else item.values()
+                    sizes[key] += sum(part.id.get_storage_size() for part in parts)
+        return sizes
 
     @property
     def constants(self) -> dict[str, np.ndarray]:

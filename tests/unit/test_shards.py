@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asmgen.shards import (
-    ShardSet, check_shard, find_shards, read_attributes, shard_path, verify_shards, write_shard,
+    ShardSet, check_shard, find_shards, shard_matches, shard_path, verify_shards, write_shard,
 )
 
 ATTRIBUTES = {"kind": "test", "version": 1, "scale": 0.5, "centre": np.arange(3.0), "flag": True}
@@ -91,6 +91,12 @@ def test_fields_and_columns(tmp_path):
     np.testing.assert_array_equal(shards.column("vector")[:, 0], np.arange(12, dtype=np.float32) / np.float32(3))
     with pytest.raises(ValueError, match=r"fields must be among \['image', .*\], got \['pose'\]"):
         ShardSet(tmp_path, fields=["pose"])
+
+
+def test_stored_bytes(tmp_path):
+    sizes = ShardSet(write_set(tmp_path)).stored_bytes()
+    assert sizes["vector"] == 12 * 28 + 2 * 4  # two chunks, each with its checksum
+    assert sizes["map"] < 12 * 3 * 64 * 64 * 2 and sizes["nothing"] == 0
 
 
 def test_readable_without_this_program(tmp_path):
@@ -215,7 +221,20 @@ def test_not_a_shard(tmp_path):
     with h5py.File(shard_path(tmp_path, 0, 1), "w") as file:
         file["samples/map"] = 1
     with pytest.raises(ValueError, match="is HDF5 but no shard of format 1"):
-        read_attributes(shard_path(tmp_path, 0, 1))
+        ShardSet(tmp_path)
+    assert not shard_matches(shard_path(tmp_path, 0, 1), {})
+
+
+def test_matching_attributes(tmp_path):
+    """What a rerun asks before it keeps a shard."""
+    path = shard_path(write_set(tmp_path), 0, 3)
+    assert shard_matches(path, {**ATTRIBUTES, "scale": np.float64(0.5)})
+    for wrong in ({"scale": 0.25}, {"scale": "0.5"}, {"more": 1}, {"centre": np.zeros(3)}):
+        assert not shard_matches(path, {**ATTRIBUTES, **wrong})
+    assert not shard_matches(path, {"kind": "test"})
+    assert not shard_matches(tmp_path / "absent.h5", ATTRIBUTES)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not shard_matches(path, ATTRIBUTES)
 
 
 def test_partial_files_are_ignored(tmp_path):

@@ -1,0 +1,141 @@
+"""The ASMD sample: its fields, the fixed-point maps, and the one numpy decoder of both encodings.
+
+``dense`` shards hold both attribute spatial maps as 16-bit fixed point; ``params`` shards hold none, and the
+reader makes them from the coefficients with the face model that the shards name. Both give the same maps, to
+half a step. docs/shards.md lists fields, attributes and constants. V vertices, S side of the chart in texels.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+from PIL import Image
+
+from asmgen.maps import AttributeMaps
+from asmgen.shards import ShardSet
+from bfm.charts import make_chart
+from bfm.morphable_model import MorphableModel
+
+KIND = "asmd"
+SCHEMA_VERSION = 1
+ENCODINGS = ("dense", "params")
+
+MAP_RANGE = 1.25
+"""Map values are stored up to +-this; the network's tanh reaches +-1."""
+
+QUANTUM = MAP_RANGE / 32767
+"""Map value of one step of the 16-bit maps: 0.006 mm for a map unit of 150 mm, so at most 0.003 mm wrong."""
+
+
+CONVENTIONS = {
+    "space": "millimetres; x to the subject's left (image right), y up, z toward the camera",
+    "pixels": "0-based, centres at whole numbers, x right, y down",
+    "maps": "(channel, row, column); value = steps * quantum; identity + expression = (vertex - centre) / scale",
+    "placement": "R = Rx(pitch) Ry(yaw) Rz(roll), Rx = [[1,0,0],[0,c,s],[0,-s,c]], Ry = [[c,0,-s],[0,1,0],[s,0,c]], "
+                 "Rz = [[c,s,0],[-s,c,0],[0,0,1]], radians; p = position[2] R vertex; x = position[0] + p[0], "
+                 "y = position[1] - p[1]; larger p[2] is nearer",
+    "coefficient_unit": "standard deviations",
+}
+"""Attributes in words, for readers without this program."""
+
+
+def quantize_maps(maps: np.ndarray) -> np.ndarray:
+    """Return maps as int16 steps of `QUANTUM`; ValueError beyond +-`MAP_RANGE`."""
+    peak = float(np.abs(maps).max())
+    if not peak <= MAP_RANGE:
+        raise ValueError(f"map values must lie within +-{MAP_RANGE} to be stored, got {peak:.3f}")
+    return np.rint(maps / QUANTUM).astype(np.int16)
+
+
+def dequantize_maps(steps: np.ndarray) -> np.ndarray:
+    """Return int16 steps as float32 map values."""
+    return steps * np.float32(QUANTUM)
+
+
+def encode_image(crop: np.ndarray) -> bytes:
+    """Return a (H, W, 3) uint8 crop as JPEG bytes, quality 95 with full-resolution colour."""
+    file = BytesIO()
+    Image.fromarray(crop).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Return JPEG bytes as (H, W, 3) uint8 RGB."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def face_box(landmarks: np.ndarray) -> np.ndarray:
+    """Return the size sqrt(w h) of the box around (..., 68, 2) landmarks, the unit of landmark errors in per cent."""
+    return np.sqrt(np.ptp(landmarks, axis=-2).prod(axis=-1))
+
+
+class AsmdReader:
+    """Samples of ASMD shards and the maps, shapes and triangles they stand for.
+
+    Parameters
+    ----------
+    source : str | Path | Sequence
+        Folder of shards, one shard, or a list of them.
+    model : MorphableModel | None
+        The face model the shards were built with; only ``params`` shards need it.
+
+    Raises
+    ------
+    ValueError
+        If the shards are no ASMD, of another schema, or the model is missing or another one.
+
+    Attributes
+    ----------
+    shards : ShardSet
+        The samples.
+    triangles : np.ndarray
+        (F, 3) int32, outward.
+    """
+
+    def __init__(self, source: str | Path | Sequence, model: MorphableModel | None = None):
+        self.shards = ShardSet(source)
+        attributes = self.shards.attributes
+        found = attributes.get("kind"), attributes.get("schema_version")
+        if found != (KIND, SCHEMA_VERSION):
+            raise ValueError(f"{self.shards.paths[0]} must be '{KIND}' of schema {SCHEMA_VERSION}, got {found}")
+        self.encoding = attributes["encoding"]
+        constants = self.shards.constants
+        self.triangles = constants["triangles"]
+        self._texels, self._weights = constants["vertex_texels"], constants["vertex_weights"]
+        self._maps = None
+        if self.encoding == "params":
+            self._maps = self._maps_of(model)
+
+    def _maps_of(self, model: MorphableModel | None) -> AttributeMaps:
+        """The map space of the face model that the shards name."""
+        attributes = self.shards.attributes
+        name, sha256 = attributes["face_model"], attributes["face_model_sha256"]
+        if model is None or model.sha256 != sha256:
+            got = "none" if model is None else f"'{model.name}' ({model.sha256[:12]})"
+            raise ValueError(
+                f"these shards hold no maps (encoding 'params'): give the face model they were built with, "
+                f"'{name}' ({sha256[:12]}), got {got}"
+            )
+        face = model.face_only()
+        return AttributeMaps.from_model(face, make_chart(face, attributes["chart"], attributes["size"]))
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def maps(self, sample: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Return A_id and A_exp of a sample, (3, S, S) float32 each, in map units."""
+        if self._maps is None:
+            return dequantize_maps(sample["identity_map"]), dequantize_maps(sample["expression_map"])
+        return (
+            self._maps.identity_map(sample["id_coeffs"][None])[0],
+            self._maps.expression_map(sample["exp_coeffs"][None])[0],
+        )
+
+    def vertices(self, full_map: np.ndarray) -> np.ndarray:
+        """Return the (V, 3) vertices, mm, that a (3, S, S) map ``I_g = A_id + A_exp`` holds."""
+        at_vertices = (full_map.reshape(3, -1)[:, self._texels] * self._weights).sum(-1).T
+        return at_vertices * np.float32(self.shards.attributes["scale"]) + self.shards.attributes["centre"]
