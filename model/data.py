@@ -333,8 +333,10 @@ def training_loader(
         Samples a step.
     seed : int
         Of the run.
-    start, stop : int
-        First step, and the one after the last.
+    start : int
+        First step.
+    stop : int
+        The step after the last.
     workers : int
         Processes that decode; 0 decodes in this one. The batches are the same.
     pin_memory : bool

@@ -139,6 +139,11 @@ class AttributeDecoder(nn.Module):
         Factor on every channel count.
     size : int
         Side of the map, a power of two; log2(size) layers, eight for the paper's 256.
+
+    Raises
+    ------
+    ValueError
+        If the size is not one that the layers can make.
     """
 
     def __init__(self, incoming: int, width: float = 1.0, size: int = 256):
@@ -206,7 +211,7 @@ class GeometryStream(nn.Module):
 
     def predict_parameters(self, image: torch.Tensor) -> Parameters:
         """Return only the parameters of (B, 3, S, S) crops; the decoders are not run."""
-        return self._parameters(self.encoder(self._checked(image)))
+        return self._predicted(self.encoder(self._checked(image)))
 
     def _checked(self, image: torch.Tensor) -> torch.Tensor:
         if tuple(image.shape[1:]) != (3, self.size, self.size):

@@ -27,8 +27,10 @@ def parameter_loss(predicted: Parameters, truth: Parameters, tau: float) -> torc
 
     Parameters
     ----------
-    predicted, truth : Parameters
-        Position normalised in both.
+    predicted : Parameters
+        From the network.
+    truth : Parameters
+        Position normalised.
     tau : float
         Weight of the mean square of the albedo coefficients.
 
@@ -51,7 +53,13 @@ def asm_loss(
 
     Parameters
     ----------
-    identity_map, expression_map, true_identity, true_expression : torch.Tensor
+    identity_map : torch.Tensor
+        (B, 3, S, S) predicted.
+    expression_map : torch.Tensor
+        (B, 3, S, S) predicted.
+    true_identity : torch.Tensor
+        (B, 3, S, S).
+    true_expression : torch.Tensor
         (B, 3, S, S).
     weights : torch.Tensor
         (S, S) facial weight mask W, from `identity_weights`.

@@ -50,12 +50,7 @@ def train_geometry(
     Returns
     -------
     Path
-        The last checkpoint.
-
-    Raises
-    ------
-    ValueError
-        If the shards were built on another face model, or for what `run_training` names.
+        The last checkpoint. Errors are those of `run_training`, `map_space`, `split_identities` and `load_vgg`.
     """
     dataset = FaceDataset(shards)
     model, maps = map_space(dataset.attributes, model or load_model("open"))

@@ -74,18 +74,9 @@ def run_training(
     Returns
     -------
     Path
-        The last checkpoint.
-
-    Raises
-    ------
-    FileExistsError
-        If `run_dir` holds a run and `resume` is not set.
-    FileNotFoundError
-        If there is nothing to resume.
-    ValueError
-        If the run to resume had another config or other data.
-    FloatingPointError
-        If a loss is not finite.
+        The last checkpoint. Raised from within: FileExistsError if `run_dir` holds a run and `resume` is not set,
+        FileNotFoundError if there is nothing to resume, ValueError if the run to resume had another config or other
+        data, FloatingPointError if a loss is not finite.
     """
     run_dir = Path(run_dir)
     start = _resume(task, run_dir, config) if resume else _start(task, run_dir, config)

@@ -1,0 +1,70 @@
+"""The 68 landmarks of a photo from a file: 300-W's ``.pts``, 300W-LP's ``_pts.mat``, or a plain table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from asmgen.matfile import read_mat
+
+_MAT_KEYS = ("pts_3d", "pt3d_68", "pt2d", "pts_2d")
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """Read 68 landmarks, whatever the file counts from.
+
+    Parameters
+    ----------
+    path : Path
+        ``.pts`` and ``.mat`` (``pts_3d``, ``pt3d_68``, ``pt2d`` or ``pts_2d``; the first found) count pixels from 1;
+        ``.npy`` and text (68 lines of x and y, comma or space) count from 0.
+
+    Returns
+    -------
+    np.ndarray
+        (68, 2) float64 x, y, 0-based pixels with centres at whole numbers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it does not hold 68 points.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a file of 68 landmarks (.pts, .mat, .npy, .txt)")
+    reader = {".pts": _read_pts, ".mat": _read_mat, ".npy": _read_npy}.get(path.suffix.lower(), _read_text)
+    try:
+        points = np.asarray(reader(path), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold 68 landmarks, but cannot be read ({error})") from error
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise ValueError(f"{path} must hold 68 finite points (68, 2), got shape {points.shape}")
+    return points
+
+
+def _read_pts(path: Path) -> np.ndarray:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "{" not in text:
+        raise ValueError("there is no { before the points")
+    return np.array(text.partition("{")[2].partition("}")[0].split(), np.float64).reshape(-1, 2) - 1
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    arrays = read_mat(path, _MAT_KEYS)
+    for key in _MAT_KEYS:
+        points = np.asarray(arrays.get(key, ()))
+        if points.shape in ((68, 2), (2, 68), (3, 68)):
+            return (points if points.shape == (68, 2) else points[:2].T) - 1.0
+    raise ValueError(f"there is none of {', '.join(_MAT_KEYS)} with 68 points")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_text(path: Path) -> np.ndarray:
+    lines = path.read_text(encoding="utf-8", errors="replace").replace(",", " ").splitlines()
+    return np.array([line.split() for line in lines if line.strip()], np.float64)

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from model.geometry import GeometryStream, MultiTaskEncoder, denormalise_position, normalise_position
+
+
+def test_shapes_and_names_of_the_paper():
+    network = GeometryStream(size=256, width=1.0)
+    assert network.encoder.channels == 512
+    # VGG-16's convolutions have 14,714,688 numbers
+    assert sum(p.numel() for p in network.encoder.parameters()) == 14_714_688
+    convolutions = [m for m in network.identity_decoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [512, 512, 512, 512, 512, 256, 128, 64, 3]
+    linear = [m for m in network.psn if isinstance(m, torch.nn.Linear)]
+    assert [m.out_features for m in linear] == [512, 199 + 9 + 3 + 3]
+
+
+@pytest.mark.parametrize("size", (32, 128))
+def test_forward(size):
+    network = GeometryStream(albedo_modes=5, size=size, width=0.05, batch_norm=True)
+    geometry = network(torch.rand(3, 3, size, size))
+    assert geometry.identity_map.shape == geometry.expression_map.shape == (3, 3, size, size)
+    assert geometry.identity_map.abs().max() < 1
+    assert [values.shape[1] for values in geometry.parameters] == [5, 9, 3, 3]
+    assert not torch.equal(geometry.identity_map, geometry.expression_map)
+
+
+def test_parameters_alone_equal_those_of_the_whole():
+    network = GeometryStream(albedo_modes=0, size=32, width=0.05).eval()
+    image = torch.rand(2, 3, 32, 32)
+    for alone, whole in zip(network.predict_parameters(image), network(image).parameters):
+        assert torch.equal(alone, whole)
+
+
+def test_every_weight_is_trained():
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True)
+    geometry = network(torch.rand(2, 3, 32, 32))
+    outputs = (geometry.identity_map, geometry.expression_map, *geometry.parameters)
+    sum((values * torch.randn_like(values)).sum() for values in outputs).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match="power of two from 16 to 256, got 100"):
+        GeometryStream(size=100)
+    with pytest.raises(ValueError, match=r"shape \(B, 3, 32, 32\), got \(1, 3, 64, 64\)"):
+        GeometryStream(size=32, width=0.05)(torch.rand(1, 3, 64, 64))
+
+
+def test_he_initialisation_keeps_the_scale_through_thirteen_layers():
+    torch.manual_seed(0)
+    encoder = MultiTaskEncoder(0.25)
+    features = encoder.features(torch.randn(2, 3, 64, 64))
+    assert 0.2 < features.square().mean().sqrt() < 5
+
+
+def test_position_units():
+    middle = torch.tensor([[63.5, 63.5, 128 / 200]])  # in the middle of a 128 px crop, 200 mm fill it
+    assert torch.allclose(normalise_position(middle, 128), torch.zeros(1, 3), atol=1e-6)
+    corner = torch.tensor([[-0.5, 127.5, 0.3]])
+    assert torch.allclose(normalise_position(corner, 128)[0, :2], torch.tensor([-1.0, 1.0]))
+    assert torch.allclose(denormalise_position(normalise_position(corner, 128), 128), corner)
+    # the same face in a crop of twice the resolution
+    double = torch.tensor([[-0.5, 255.5, 0.6]])
+    assert torch.allclose(normalise_position(double, 256), normalise_position(corner, 128))
+
+
+def test_maps_keep_full_precision_under_autocast():
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        geometry = network(torch.rand(2, 3, 32, 32))
+    for values in (geometry.identity_map, geometry.parameters.pose):
+        assert values.dtype == torch.float32
+        assert not torch.equal(values, values.bfloat16().float())
