@@ -10,12 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from bfm.morphable_model import REGIONS, MorphableModel
 from bfm.open_face.albedo import face_albedo
-from bfm.open_face.subdivide import subdivide
+from bfm.open_face.subdivide import subdivision
 
 DATA_FILE = Path(__file__).with_name("open_face.npz")
+LEVELS = 2
 MEAN_STEP = 2.0**-10  # mm
 LICENCE = (
     "Free for any use: shapes derived from MakeHuman's CC0 data (base mesh and targets by the MakeHuman community, "
@@ -37,20 +39,15 @@ def open_face_model() -> MorphableModel:
     """
     with np.load(DATA_FILE) as data:
         data = dict(data)
-    base_mirror, base_triangles = data["mirror"].astype(np.int64), data["triangles"].astype(np.int64)
-    id_half, exp_modes = (
-        data[key] * np.exp2(data[f"{key}_exponent"].astype(np.float64))[:, None, None] for key in ("id_basis", "exp_basis")
-    )
-    symmetric = np.concatenate([data["mean_shape"][None] * MEAN_STEP, id_half])
-    shapes, triangles, mirror = subdivide(_unfold(symmetric, base_mirror), base_triangles, base_mirror)
-    expressions, _, _ = subdivide(exp_modes, base_triangles, base_mirror)
+    operator, triangles, mirror = subdivision(data["triangles"], data["mirror"], LEVELS)
+    left = np.flatnonzero(np.arange(len(mirror)) <= mirror)
+    symmetric = np.concatenate([data["mean_shape"][None] * MEAN_STEP, _dequantised(data, "id_basis")])
+    shapes = unfold(_apply(operator[left], unfold(symmetric, data["mirror"])), mirror)
     mean_shape, landmarks = shapes[0], data["landmarks"]
-    eye_level = np.zeros((1, len(base_mirror), 1))
-    eye_level[0, data["eye_vertices"]] = 1.0
-    in_eye = subdivide(eye_level, base_triangles, base_mirror)[0][0, :, 0] > 0.5
+    in_eye = operator[:, data["eye_vertices"]].sum(axis=1) > 0.5
     mean_albedo, albedo_basis, albedo_stddev = face_albedo(mean_shape, landmarks, in_eye)
     return MorphableModel(
-        mean_shape=mean_shape, id_basis=shapes[1:], exp_basis=expressions,
+        mean_shape=mean_shape, id_basis=shapes[1:], exp_basis=_apply(operator, _dequantised(data, "exp_basis")),
         mean_albedo=mean_albedo, albedo_basis=albedo_basis,
         id_stddev=data["id_stddev"], exp_stddev=data["exp_stddev"], albedo_stddev=albedo_stddev,
         triangles=triangles, mouth_triangles=_fill_slit(triangles, mirror, int(data["lip_loop"][0])),
@@ -71,13 +68,25 @@ def expression_units() -> dict[str, np.ndarray]:
         return {str(name): row for name, row in zip(data["exp_names"], np.diag(1 / data["exp_stddev"]))}
 
 
-def _unfold(halves: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    """Return whole symmetric faces (K, V, 3) from their left halves."""
-    half = np.flatnonzero(np.arange(len(mirror)) <= mirror)
-    whole = np.zeros((len(halves), len(mirror), 3))
-    whole[:, mirror[half]] = halves * [-1, 1, 1]
-    whole[:, half] = halves
+def unfold(halves: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Return whole symmetric faces (K, V, 3) from their left halves (K, V_left, 3), the midline among them."""
+    left = np.flatnonzero(np.arange(len(mirror)) <= mirror)
+    whole = np.empty((len(halves), len(mirror), 3), halves.dtype)
+    whole[:, mirror[left]] = halves * np.array([-1, 1, 1], halves.dtype)
+    whole[:, left] = halves
     return whole
+
+
+def _dequantised(data: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Return a basis (K, V, 3) that is stored as whole steps of a power of two a mode."""
+    return np.ldexp(data[name].astype(np.float64), data[f"{name}_exponent"][:, None, None])
+
+
+def _apply(operator: sparse.csr_array, values: np.ndarray) -> np.ndarray:
+    """Return (K, V', 3) float32 values on the subdivided mesh."""
+    flat = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(values.shape[1], -1)
+    fine = (operator @ flat).astype(np.float32).reshape(-1, len(values), 3)
+    return np.ascontiguousarray(fine.swapaxes(0, 1))
 
 
 def _fill_slit(triangles: np.ndarray, mirror: np.ndarray, start: int) -> np.ndarray:

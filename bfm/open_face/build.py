@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bfm.open_face import DATA_FILE, LEVELS, unfold
 from bfm.open_face.makehuman import MakeHuman
-from bfm.open_face.subdivide import subdivide
+from bfm.open_face.subdivide import subdivision
 from bfm.open_face.topology import FaceCut, cut_face
 
-DATA_FILE = Path(__file__).with_name("open_face.npz")
 MM = 105.0  # a MakeHuman unit is 100 mm, but its heads are small: adult outer eye corners are 90 mm apart
 IDENTITY_MODES = 199
 PEOPLE = 8000
@@ -111,7 +111,7 @@ def build(wheel: Path, out: Path) -> None:
         deviation * face(sum(w * source.face_unit(unit) for unit, w in units.items()))
         for deviation, units in EXPRESSIONS.values()
     ])
-    mean_full = _unfold(mean[None], cut.mirror, half)[0]
+    mean_full = unfold(mean[None], cut.mirror)[0]
     origin = _origin(mean_full, cut)
     out.parent.mkdir(exist_ok=True)
     arrays = {
@@ -237,14 +237,6 @@ def _principal_modes(offsets: np.ndarray, weight: np.ndarray) -> tuple[np.ndarra
     return modes * np.sign(flat[np.arange(len(flat)), np.abs(flat).argmax(1)])[:, None, None], deviations
 
 
-def _unfold(halves: np.ndarray, mirror: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Return whole faces (..., V, 3) from left halves."""
-    whole = np.zeros((len(halves), len(mirror), 3))
-    whole[:, mirror[half]] = halves * [-1, 1, 1]
-    whole[:, half] = halves
-    return whole
-
-
 def _origin(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
     """Return the origin: 27 mm below and 85 mm behind the middle of the outer eye corners, as in the BFM."""
     corner = mean[cut.index_of[13377]]
@@ -253,8 +245,8 @@ def _origin(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
 
 def _landmarks(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
     """Return the (68,) vertices of the subdivided mesh."""
-    vertices, _, mirror = subdivide(mean[None], cut.triangles, cut.mirror)
-    vertices = vertices[0]
+    operator, _, mirror = subdivision(cut.triangles, cut.mirror, LEVELS)
+    vertices = operator @ mean
     on_side = vertices[:, 0] > 1e-6
     landmarks = np.zeros(68, np.int32)
     for number, place in LANDMARKS.items():
