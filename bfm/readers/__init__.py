@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bfm.morphable_model import MorphableModel
 from bfm.readers.bfm2009 import read_3ddfa, read_face3d, read_raw
+from bfm.readers.bfm2017 import read_bfm2017
+from bfm.readers.ict import read_ict
 from bfm.readers.sources import LAYOUT_KINDS, NAMES, Source, open_source
 from bfm.readers.texture_coordinates import uv_for
 
@@ -16,6 +18,8 @@ _MODELS = {
     "bfm2009": (read_raw, _OF_BFM_2009),
     "3ddfa": (read_3ddfa, _OF_BFM_2009),
     "face3d": (read_face3d, {"trim", "landmarks", "uv"}),
+    "bfm2017": (read_bfm2017, {"landmarks"}),
+    "ict": (read_ict, {"landmarks"}),
 }
 
 

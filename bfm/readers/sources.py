@@ -71,7 +71,7 @@ class Source:
             content = scipy.io.loadmat(self.path, variable_names=names)
             return [content[name] for name in names]
         except _MAT_ERRORS as error:
-            raise ValueError(_cut_short(self.path, error)) from error
+            raise ValueError(damage(self.path, error)) from error
 
     def numbers(self) -> np.ndarray:
         """Return the numbers of a text or .npy file."""
@@ -144,7 +144,7 @@ def _mat_source(path: Path) -> Source:
     try:
         variables = tuple(name for name, _, _ in scipy.io.whosmat(path))
     except _MAT_ERRORS as error:
-        raise ValueError(_cut_short(path, error)) from error
+        raise ValueError(damage(path, error)) from error
     for kind, (needed, _) in MAT_KINDS.items():
         if set(needed) <= set(variables):
             return Source(path, kind, variables)
@@ -161,7 +161,7 @@ def _hdf5_source(path: Path) -> Source:
                 return Source(path, "bfm2017")
             found = _listed(tuple(file)) if "kind" not in file.attrs else f"a {file.attrs['kind']!r}"
     except (OSError, RuntimeError) as error:
-        raise ValueError(_cut_short(path, error)) from error
+        raise ValueError(damage(path, error)) from error
     raise ValueError(f"{path} must hold shape/model/mean as {NAMES['bfm2017']} does, and holds {found}")
 
 
@@ -170,7 +170,7 @@ def _npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(_cut_short(path, error)) from error
+        raise ValueError(damage(path, error)) from error
 
 
 def _is_guo_binary(head: bytes, size: int) -> bool:
@@ -191,5 +191,6 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(sorted(names)[:12]) or "nothing"
 
 
-def _cut_short(path: Path, error: Exception) -> str:
+def damage(path: Path, error: Exception) -> str:
+    """Return the sentence for a file that its own library cannot read."""
     return f"{path} is damaged or cut short ({error}); get a complete copy"
