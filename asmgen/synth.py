@@ -32,6 +32,8 @@ from bfm.render import camera_vertices, render, vertex_normals
 SET_NAME = "SYNTH"
 JPEG_QUALITY = 95
 SHININESS = 20.0
+MOUTH_TINT = np.array([0.30, 0.14, 0.14])
+BEHIND_LIPS = np.array([0, 0, 2.0], np.float32)
 _PHOTOS_A_TASK = 4
 _BACKGROUND_REDUCTION = 3
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
@@ -188,17 +190,10 @@ def _render_copy(model, face, pose_para, rng, image_size) -> tuple[Image.Image, 
     normals = vertex_normals(camera_vertices(points), model.triangles)
     light, illumination, gloss = _random_light(rng, normals, rotation_matrix(pose))
     colours = face.colours * (sh_basis(normals) @ light)[:, None] + gloss[:, None]
-    corners = points[model.triangles]
-    a, b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
-    front = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0  # y points down
     backdrop = _backdrop(model, face, points, float(position[2]), light, rng, image_size)
-    picture = render(points, colours.astype(np.float32), model.triangles[front], backdrop)
-    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.1))), np.float32)
-    noise = rng.standard_normal((image_size, image_size, 1), np.float32) * np.float32(rng.uniform(0.5, 4))
-    picture = Image.fromarray(np.clip(np.rint(blurred + noise), 0, 255).astype(np.uint8))
+    picture = _through_camera(render(*_with_mouth(model, points, colours), backdrop), rng)
 
-    shape = model.shape(face.id_coeffs, face.exp_coeffs)[model.landmarks].astype(np.float64)
-    landmarks = project(shape, pose, position)[:, :2] + 1
+    landmarks = project(face.vertices[model.landmarks].astype(np.float64), pose, position)[:, :2] + 1
     raw = {
         key: (coeffs.astype(np.float64) * stddev)[:, None] for key, coeffs, stddev in (
             ("Shape_Para", face.id_coeffs, model.id_stddev), ("Exp_Para", face.exp_coeffs, model.exp_stddev),
@@ -212,6 +207,29 @@ def _render_copy(model, face, pose_para, rng, image_size) -> tuple[Image.Image, 
     }
     points_2d = landmarks.astype(np.float32)
     return picture, parameters, {"pts_2d": points_2d, "pts_3d": points_2d}
+
+
+def _with_mouth(
+    model: MorphableModel, points: np.ndarray, colours: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, colours and front-facing triangles of the face, with a dark surface in the mouth opening."""
+    x, y = np.ascontiguousarray(points[:, :2].T)
+    a, b, c = np.ascontiguousarray(model.triangles.T)
+    front = (x[b] - x[a]) * (y[c] - y[a]) < (y[b] - y[a]) * (x[c] - x[a])  # y points down
+    rim, gap = np.unique(model.mouth_triangles, return_inverse=True)
+    triangles = np.concatenate([model.triangles[front], gap.reshape(-1, 3) + len(points)])
+    colours = np.concatenate([colours, colours[rim] * MOUTH_TINT])
+    return np.concatenate([points, points[rim] - BEHIND_LIPS]), colours.astype(np.float32), triangles
+
+
+def _through_camera(picture: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """The picture slightly out of focus, with sensor noise."""
+    weights = np.exp(-0.5 * (np.arange(-1, 2) / rng.uniform(0.4, 0.9)) ** 2)
+    kernel = np.outer(weights, weights).ravel()
+    blurred = Image.fromarray(picture).filter(ImageFilter.Kernel((3, 3), kernel.tolist(), kernel.sum()))
+    noise = rng.standard_normal((*picture.shape[:2], 1), np.float32) * np.float32(rng.uniform(0.5, 4))
+    noisy = np.asarray(blurred).astype(np.int16) + np.rint(noise).astype(np.int16)
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
 def _random_light(rng, normals, rotation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -246,10 +264,10 @@ def _backdrop(model, face, points, scale, light, rng, image_size) -> np.ndarray:
     """(H, W, 3) uint8: shapes and noise out of focus, and before them hair, neck and shoulders."""
     size = image_size // _BACKGROUND_REDUCTION + 1
     ramp = np.linspace(0, 1, size)
-    a, b, c = rng.uniform(20, 235, (3, 3))
+    a, b, c = _muted(rng), _muted(rng), _muted(rng)
     picture = a + (b - a) * ramp[:, None, None] * 0.6 + (c - a) * ramp[None, :, None] * 0.4
     for cells in (5, 17):
-        coarse = rng.normal(0, 14, (cells, cells, 3)).clip(-60, 60) + 128
+        coarse = (rng.normal(0, 16, (cells, cells, 1)) + rng.normal(0, 5, (cells, cells, 3))).clip(-90, 90) + 128
         grown = Image.fromarray(coarse.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
         picture += np.asarray(grown, np.float32) - 128
     picture = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
@@ -257,7 +275,7 @@ def _backdrop(model, face, points, scale, light, rng, image_size) -> np.ndarray:
     for _ in range(rng.integers(2, 9)):
         x, y, width, height = rng.uniform((-0.2, -0.2, 0.05, 0.05), (1, 1, 0.6, 0.6)) * size
         shape = draw.rectangle if rng.random() < 0.5 else draw.ellipse
-        shape((x, y, x + width, y + height), fill=tuple(rng.integers(10, 245, 3).tolist()))
+        shape((x, y, x + width, y + height), fill=_rgb(_muted(rng)))
     picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4)))
 
     # a head behind the mask of the face: an ellipsoid about its bounds, seen from the front
@@ -271,7 +289,7 @@ def _backdrop(model, face, points, scale, light, rng, image_size) -> np.ndarray:
     up = up / max(np.linalg.norm(up), 1e-6)
     exposure = float(np.clip(sh_basis(np.array([[0.0, 0.0, 1.0]]))[0] @ light, 0.1, 1.2))
     skin = face.colours[model.landmarks].mean(axis=0) * exposure * 0.75
-    shirt = rng.uniform(20, 220, 3)
+    shirt = _muted(rng)
     neck = back - up * 70 * unit
     foot = np.array([neck[0], size + 60 * unit])
     _disc(draw, foot - [0, 30 * unit], (190 * unit, 100 * unit), shirt)
@@ -280,6 +298,11 @@ def _backdrop(model, face, points, scale, light, rng, image_size) -> np.ndarray:
           255 * face.hair * exposure)
     head = picture.filter(ImageFilter.GaussianBlur(1.5))
     return np.asarray(head.resize((image_size, image_size), Image.Resampling.BICUBIC))
+
+
+def _muted(rng: np.random.Generator) -> np.ndarray:
+    """A colour 0..255, seldom a vivid one."""
+    return rng.uniform(15, 235) + rng.normal(0, 28, 3)
 
 
 def _disc(draw: ImageDraw.ImageDraw, centre: np.ndarray, radii: tuple[float, float], colour: np.ndarray) -> None:
