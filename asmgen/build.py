@@ -389,6 +389,7 @@ def _build_shard(scratch: str, path: Path, entries: list[SampleEntry]) -> None:
 def _run(tasks: list[tuple], jobs: int, ticks: Path, bar: tqdm) -> None:
     """Build shards in worker processes; linear algebra has one thread there, so that sums always run alike."""
     ticks.touch()
+    shown = 0
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     executor = get_reusable_executor(max_workers=min(jobs, len(tasks)), env=dict.fromkeys(variables, "1"))
     try:
@@ -397,7 +398,9 @@ def _run(tasks: list[tuple], jobs: int, ticks: Path, bar: tqdm) -> None:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            bar.update(bar.initial + ticks.stat().st_size - bar.n)
+            counted = ticks.stat().st_size
+            bar.update(counted - shown)
+            shown = counted
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process died, perhaps for lack of memory; run again with fewer jobs, finished shards are kept"

@@ -26,7 +26,7 @@ EXPRESSION_GAIN = 4
 HEADINGS = (
     "crop", "mesh and landmarks", "identity ASM", f"expression ASM x{EXPRESSION_GAIN}", "sum", "mesh of the sum",
 )
-SUBHEADINGS = ("", "landmarks", "x, y, z", "x, y, z", "x, y, z", "neutral, left, right")
+SUBHEADINGS = ("", "crop, mesh, landmarks", "x, y, z", "x, y, z", "x, y, z", "neutral, two sides")
 _CURVES = (range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36), [*range(36, 42), 36],
            [*range(42, 48), 42], [*range(48, 60), 48], [*range(60, 68), 60])
 _CURVE_COLOUR = (70, 255, 60)
@@ -55,13 +55,16 @@ def inspect_sheet(
     Raises
     ------
     ValueError
-        If the shards hold no sample.
+        If the shards hold no sample, or not the one asked for.
     """
     reader = open_reader(shards, face_model)
     if not len(reader):
         raise ValueError(f"{reader.shards.paths[0].parent} holds no sample to draw; all photos were rejected")
     if samples is None:
         samples = np.unique(np.linspace(0, len(reader) - 1, 8).round().astype(int))
+    for index in samples:
+        if not -len(reader) <= index < len(reader):
+            raise ValueError(f"samples must be among the {len(reader)} there are, got {index}")
     width, height = len(HEADINGS) * (TILE + GAP) + GAP, TILE + STRIP + 2 * GAP
     sheet = Image.new("RGB", (width, HEADING + height * len(samples)), "white")
     for column, (heading, below) in enumerate(zip(HEADINGS, SUBHEADINGS)):
@@ -69,7 +72,7 @@ def inspect_sheet(
         _write(sheet, (middle, 9), heading, 15, "mm")
         _write(sheet, (middle, 25), below and f"below: {below}", 12, "mm")
     for row, index in enumerate(samples):
-        for column, (tile, strip) in enumerate(_tiles(reader, int(index))):
+        for column, (tile, strip) in enumerate(_tiles(reader, int(index) % len(reader))):
             left, top = GAP + column * (TILE + GAP), HEADING + row * height
             sheet.paste(tile, (left, top))
             sheet.paste(strip, (left, top + TILE + GAP // 2))
@@ -182,10 +185,9 @@ def statistics_table(shards: str | Path | Sequence) -> str:
         Counts, rejections by reason, pose, coefficients, map values, landmark and light errors, bytes a sample.
     """
     found = ShardSet(shards)
-    attributes = found.attributes
-    total = sum(path.stat().st_size for path in found.paths)
+    attributes, size = found.attributes, sum(path.stat().st_size for path in found.paths)
     lines = [
-        ("samples", f"{len(found)} in {len(found.paths)} shards, {total / 1e6:.1f} MB"),
+        ("samples", f"{len(found)} in {len(found.paths)} shards, {size / 1e6:.1f} MB"),
         ("rejected", f"{len(found.rejected)}"),
         *((f"  {kind}", f"{count}") for kind, count in count_reasons(found.rejected).items()),
         ("face model", f"{attributes['face_model']} ({attributes['face_model_sha256'][:12]})"),
@@ -193,43 +195,29 @@ def statistics_table(shards: str | Path | Sequence) -> str:
                  f"'{attributes['chart']}', {attributes['scale']:.2f} mm a unit"),
     ]
     if len(found):
-        lines += _sample_statistics(found)
+        lines += _distributions(found)
+        lines.append(("maps beyond [-1, 1]", f"{np.count_nonzero(found.column('map_out_of_range'))} samples"))
+        lines.append(("bytes a sample", ""))
+        lines += [(f"  {name}", f"{size / len(found):,.0f}") for name, size in found.stored_bytes().items()]
     wide = max(len(name) for name, _ in lines) + 2
-    return "\n".join(f"{name:<{wide}}{text}" for name, text in lines)
+    return "\n".join(f"{name:<{wide}}{text}".rstrip() for name, text in lines)
 
 
-def _sample_statistics(found: ShardSet) -> list[tuple[str, str]]:
-    """Lines of the table that need a sample."""
-    lines = []
-    for name, angle in zip(("pitch", "yaw", "roll"), np.degrees(found.column("pose")).T):
-        lines.append((f"{name}, degrees", _spread(angle)))
-    yaw = np.abs(np.degrees(found.column("pose")[:, 1]))
-    bins = [f"{low}-{high}: {np.count_nonzero((yaw >= low) & (yaw < high))}" for low, high in
-            ((0, 30), (30, 60), (60, 91))]
-    lines.append(("|yaw|, degrees", ", ".join(bins)))
-    lines.append(("scale, px/mm", _spread(found.column("position")[:, 2])))
+def _distributions(found: ShardSet) -> list[tuple[str, str]]:
+    """A line with mean and quantiles for each measured number."""
+    pose, error = np.degrees(found.column("pose")), found.column("landmark_error")
+    columns = {f"{name}, degrees": pose[:, axis] for axis, name in enumerate(("pitch", "yaw", "roll"))}
+    columns["scale, px/mm"] = found.column("position")[:, 2]
     for name in ("id", "exp", "albedo"):
-        coeffs = found.column(f"{name}_coeffs")
-        if coeffs.size:
-            lines.append((
-                f"{name} coefficients",
-                f"{coeffs.shape[1]}, root mean square {np.sqrt((coeffs ** 2).mean()):.2f}, "
-                f"largest {np.abs(coeffs).max():.2f} standard deviations",
-            ))
-    lines.append(("largest |map|", _spread(found.column("map_peak"))))
-    lines.append(("maps beyond [-1, 1]", f"{np.count_nonzero(found.column('map_out_of_range'))} samples"))
-    errors, box = found.column("landmark_error"), face_box(found.column("landmarks"))
-    known = np.isfinite(errors)
-    if known.any():
-        lines.append(("landmark error, px", _spread(errors[known])))
-        lines.append(("  % of the face box", _spread(100 * (errors / box)[known])))
-    lines.append(("light residual", _spread(found.column("light_residual"))))
-    lines += [(f"bytes of {name}", f"{size / len(found):,.0f} a sample") for name, size in found.stored_bytes().items()]
+        columns[f"{name} coefficients"] = found.column(f"{name}_coeffs").ravel()
+    columns["largest |map|"] = found.column("map_peak")
+    columns["landmark error, px"] = error
+    columns["landmark error, % of box"] = 100 * error / face_box(found.column("landmarks"))
+    columns["light residual"] = found.column("light_residual")
+    lines = [("", "".join(f"{name:>10}" for name in ("mean", "std", "least", "5 %", "median", "95 %", "most")))]
+    for name, values in columns.items():
+        values = values[np.isfinite(values)]
+        if len(values):
+            numbers = [values.mean(), values.std(), *np.quantile(values, (0, 0.05, 0.5, 0.95, 1))]
+            lines.append((name, "".join(f"{number:10.3f}" for number in numbers)))
     return lines
-
-
-def _spread(values: np.ndarray) -> str:
-    """Mean and quantiles."""
-    low, first, middle, last, high = np.quantile(values, (0, 0.05, 0.5, 0.95, 1))
-    return (f"mean {values.mean():.3g}; least {low:.3g}, 5 % {first:.3g}, median {middle:.3g}, 95 % {last:.3g}, "
-            f"most {high:.3g}")
