@@ -191,7 +191,12 @@ def _render_copy(model, face, pose_para, rng, image_size) -> tuple[Image.Image, 
     light, illumination, gloss = _random_light(rng, normals, rotation_matrix(pose))
     colours = face.colours * (sh_basis(normals) @ light)[:, None] + gloss[:, None]
     backdrop = _backdrop(model, face, points, float(position[2]), light, rng, image_size)
-    picture = _through_camera(render(*_with_mouth(model, points, colours), backdrop), rng)
+    low = np.clip(np.floor(points[:, :2].min(axis=0)), 0, image_size - 1).astype(int)
+    high = np.clip(np.ceil(points[:, :2].max(axis=0)) + 1, low + 1, image_size).astype(int)
+    window = np.s_[low[1]:high[1], low[0]:high[0]]
+    shift = np.array([*low, 0], points.dtype)
+    backdrop[window] = render(*_with_mouth(model, points - shift, colours), backdrop[window])
+    picture = _through_camera(backdrop, rng)
 
     landmarks = project(face.vertices[model.landmarks].astype(np.float64), pose, position)[:, :2] + 1
     raw = {
@@ -297,7 +302,7 @@ def _backdrop(model, face, points, scale, light, rng, image_size) -> np.ndarray:
     _disc(draw, back + up * 30 * unit, (rng.uniform(88, 110) * unit, rng.uniform(100, 125) * unit),
           255 * face.hair * exposure)
     head = picture.filter(ImageFilter.GaussianBlur(1.5))
-    return np.asarray(head.resize((image_size, image_size), Image.Resampling.BICUBIC))
+    return np.array(head.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 
 def _muted(rng: np.random.Generator) -> np.ndarray:

@@ -163,19 +163,16 @@ def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
     torch.Tensor
         (V, S * S) float32, sparse COO, mm a map unit.
     """
-    count, size = len(model.mean_shape), maps.chart.size
+    count = len(model.mean_shape)
     a, b, c = model.triangles.T
     ends = np.concatenate([[a, b], [b, c], [c, a], [b, a], [c, b], [a, c]], 1)
-    adjacency = scipy.sparse.coo_matrix((np.ones(ends.shape[1]), ends), (count, count)).tocsr()
+    adjacency = scipy.sparse.csr_array((np.ones(ends.shape[1]), ends), (count, count))
     adjacency.data[:] = 1  # an edge shared by two triangles was counted twice
-    degree = np.maximum(adjacency.sum(1), 1)
+    degree = np.diff(adjacency.indptr)
     # a vertex without neighbours has no term
-    laplacian = scipy.sparse.diags(np.diff(adjacency.indptr) > 0) - adjacency.multiply(1 / degree)
-    rows = np.repeat(np.arange(count), 4)
-    sampling = scipy.sparse.coo_matrix(
-        (maps.vertex_weights.ravel(), (rows, maps.vertex_texels.ravel())), (count, size * size)
-    )
-    operator = (laplacian.astype(np.float64) @ sampling.tocsr() * maps.scale).tocoo()
+    ring_mean = scipy.sparse.diags_array(1 / np.maximum(degree, 1)) @ adjacency
+    laplacian = scipy.sparse.diags_array((degree > 0) * 1.0) - ring_mean
+    operator = (laplacian @ maps.chart.to_vertices.astype(np.float64) * maps.scale).tocoo()
     indices = torch.from_numpy(np.stack([operator.row, operator.col]).astype(np.int64))
     values = torch.from_numpy(operator.data.astype(np.float32))
     return torch.sparse_coo_tensor(indices, values, operator.shape, check_invariants=True).coalesce()
