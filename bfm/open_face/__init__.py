@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from bfm.morphable_model import REGIONS, MorphableModel
+from bfm.morphable_model import MorphableModel
+from bfm.mouth import close_mouth
 from bfm.open_face.albedo import face_albedo
 from bfm.open_face.subdivide import subdivision
 
@@ -43,15 +44,17 @@ def open_face_model() -> MorphableModel:
     left = np.flatnonzero(np.arange(len(mirror)) <= mirror)
     symmetric = np.concatenate([data["mean_shape"][None] * MEAN_STEP, _dequantised(data, "id_basis")])
     shapes = unfold(_apply(operator[left], unfold(symmetric, data["mirror"])), mirror)
+    areas = {
+        key.removeprefix("area_"): operator @ (values / 256.0) for key, values in data.items() if key.startswith("area_")
+    }
     mean_shape, landmarks = shapes[0], data["landmarks"]
-    in_eye = operator[:, data["eye_vertices"]].sum(axis=1) > 0.5
-    mean_albedo, albedo_basis, albedo_stddev = face_albedo(mean_shape, landmarks, in_eye)
+    mean_albedo, albedo_basis, albedo_stddev = face_albedo(mean_shape, landmarks, areas)
     return MorphableModel(
         mean_shape=mean_shape, id_basis=shapes[1:], exp_basis=_apply(operator, _dequantised(data, "exp_basis")),
         mean_albedo=mean_albedo, albedo_basis=albedo_basis,
         id_stddev=data["id_stddev"], exp_stddev=data["exp_stddev"], albedo_stddev=albedo_stddev,
-        triangles=triangles, mouth_triangles=_fill_slit(triangles, mirror, int(data["lip_loop"][0])),
-        landmarks=landmarks, mirror=mirror, regions=_regions(mean_shape, landmarks),
+        triangles=triangles, mouth_triangles=close_mouth(triangles, mean_shape, landmarks),
+        landmarks=landmarks, mirror=mirror, regions=data["regions"],
         name="dualface open face 1", layout="open", coefficients="open-face-1", licence=LICENCE,
     )
 
@@ -87,44 +90,3 @@ def _apply(operator: sparse.csr_array, values: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(values.shape[1], -1)
     fine = (operator @ flat).astype(np.float32).reshape(-1, len(values), 3)
     return np.ascontiguousarray(fine.swapaxes(0, 1))
-
-
-def _fill_slit(triangles: np.ndarray, mirror: np.ndarray, start: int) -> np.ndarray:
-    """Return (M, 3) triangles that close the boundary loop through `start`, the middle of the upper lip.
-
-    A strip from the upper to the lower lip: vertex i of the loop faces vertex n / 2 - i.
-    """
-    sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).astype(np.int64)
-    count = len(mirror)
-    open_sides = sides[~np.isin(sides[:, 0] * count + sides[:, 1], sides[:, 1] * count + sides[:, 0])]
-    following = dict(open_sides[:, ::-1].tolist())  # against the surface's sense: with the filling's
-    loop = [start]
-    while following[loop[-1]] != start:
-        loop.append(following[loop[-1]])
-    loop = np.array(loop)
-    near = loop[:len(loop) // 4 + 1]  # from the middle of the upper lip to a corner
-    far = loop[len(loop) // 2:len(loop) // 4 - 1:-1]  # from the middle of the lower lip to the same corner
-    side = np.concatenate([
-        np.stack([near[:-1], near[1:], far[:-1]], 1), np.stack([near[1:-1], far[1:-1], far[:-2]], 1)
-    ])
-    return np.concatenate([side, mirror[side][:, ::-1]]).astype(np.int32)
-
-
-def _regions(mean_shape: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Return the region label of each vertex, from ellipses in the frontal view."""
-    x, y, z = mean_shape.T.astype(np.float64)
-    points = mean_shape[landmarks].astype(np.float64)
-    regions = np.full(len(mean_shape), REGIONS.index("face"), np.uint8)
-
-    def ellipse(centre: np.ndarray, width: float, height: float) -> np.ndarray:
-        return (((np.abs(x) if centre[0] else x) - centre[0]) / width) ** 2 + ((y - centre[1]) / height) ** 2 < 1
-
-    eye = (points[42] + points[45]) / 2
-    regions[ellipse(eye, 24, 14)] = REGIONS.index("eyes")
-    tip, bridge = points[30], points[27]
-    share = np.clip((bridge[1] + 4 - y) / (bridge[1] - tip[1]), 0, 1)
-    on_nose = (np.abs(x) < 7 + 15 * share) & (y < bridge[1] + 4) & (y > points[33][1] - 2) & (z > 80)
-    regions[on_nose] = REGIONS.index("nose")
-    mouth = (points[62] + points[66]) / 2
-    regions[ellipse(np.array([0, mouth[1], 0]), 31, 17) & (z > 60)] = REGIONS.index("mouth")
-    return regions

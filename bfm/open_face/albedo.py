@@ -24,7 +24,7 @@ RAW_UNIT = 255.0  # raw units of albedo coefficients, as in the BFM: 0..255
 
 
 def face_albedo(
-    mean_shape: np.ndarray, landmarks: np.ndarray, in_eye: np.ndarray
+    mean_shape: np.ndarray, landmarks: np.ndarray, areas: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint the mean face and its modes of variation.
 
@@ -47,6 +47,7 @@ def face_albedo(
     marks = points[landmarks]
     x, y, z = points.T
     side = np.abs(x)
+    in_eye = areas["eye"] > 0.4
     skin = 1.0 - in_eye
 
     eye = (marks[42] + marks[45]) / 2

