@@ -292,9 +292,7 @@ def _harmonic_uv(mean_shape, triangles, mirror):
     for round_ in range(_STRETCH_ROUNDS + 1):
         rows = weights[free]
         system = sparse.diags_array(rows.sum(1)) - rows[:, free]
-        factors = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True},
-                       diag_pivot_thresh=0.0)
-        uv[free] = factors.solve(rows[:, outline] @ border)
+        uv[free] = splu(system.tocsc()).solve(rows[:, outline] @ border)
         if round_ < _STRETCH_ROUNDS:
             weights = weights @ sparse.diags_array(1 / _vertex_stretch(vertices, triangles, uv))
             weights = weights.tocsr()
@@ -333,8 +331,8 @@ def _outline_uv(vertices, outline, mirror):
     along[order] = np.concatenate([[0], np.cumsum(length)[:-1]]) / length.sum()
     angle = np.linspace(0, 2 * np.pi, 4097)
     cos, sin = np.cos(angle + np.pi / 2), np.sin(angle + np.pi / 2)
-    curve = np.stack([cos, sin], 1) / ((np.abs(cos) ** _SQUARENESS + np.abs(sin) ** _SQUARENESS) ** (1 / _SQUARENESS))[:, None]
-    curve = (curve + 1) / 2
+    radius = (np.abs(cos) ** _SQUARENESS + np.abs(sin) ** _SQUARENESS) ** (-1 / _SQUARENESS)
+    curve = (np.stack([cos * radius, sin * radius], 1) + 1) / 2
     step = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     return np.stack([np.interp(along * step[-1], step, curve[:, k]) for k in range(2)], 1)
 
@@ -344,12 +342,12 @@ def _mean_value_weights(vertices, triangles):
     count = len(vertices)
     total = sparse.csr_array((count, count))
     for k in range(3):
-        i, j, l = (triangles[:, (k + s) % 3] for s in range(3))
-        to_j, to_l = vertices[j] - vertices[i], vertices[l] - vertices[i]
-        length_j, length_l = np.linalg.norm(to_j, axis=1), np.linalg.norm(to_l, axis=1)
-        half_tangent = np.linalg.norm(np.cross(to_j, to_l), axis=1) / (length_j * length_l + (to_j * to_l).sum(1))
-        values = np.concatenate([half_tangent / length_j, half_tangent / length_l])
-        total += sparse.csr_array((values, (np.tile(i, 2), np.concatenate([j, l]))), (count, count))
+        i, j, h = (triangles[:, (k + s) % 3] for s in range(3))
+        to_j, to_h = vertices[j] - vertices[i], vertices[h] - vertices[i]
+        length_j, length_h = np.linalg.norm(to_j, axis=1), np.linalg.norm(to_h, axis=1)
+        half_tangent = np.linalg.norm(np.cross(to_j, to_h), axis=1) / (length_j * length_h + (to_j * to_h).sum(1))
+        values = np.concatenate([half_tangent / length_j, half_tangent / length_h])
+        total += sparse.csr_array((values, (np.tile(i, 2), np.concatenate([j, h]))), (count, count))
     return total
 
 
@@ -362,5 +360,7 @@ def _vertex_stretch(vertices, triangles, uv):
     along_v = sum(corners[:, k] * (flat[:, k - 1, 0] - flat[:, k - 2, 0])[:, None] for k in range(3)) / area[:, None]
     squared = ((along_u**2).sum(1) + (along_v**2).sum(1)) / 2
     surface = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    sums = [np.bincount(triangles.ravel(), np.repeat(value, 3), len(vertices)) for value in (surface * squared, surface)]
-    return np.sqrt(sums[0] / sums[1])
+    total, weight = (
+        np.bincount(triangles.ravel(), np.repeat(value, 3), len(vertices)) for value in (surface * squared, surface)
+    )
+    return np.sqrt(total / weight)
