@@ -7,9 +7,9 @@ import click
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Turn the errors that libraries raise for callers' mistakes into click's."""
+def one_sentence(*others: type[Exception]) -> Iterator[None]:
+    """Turn the errors that libraries raise for callers' mistakes, and `others`, into click's."""
     try:
         yield
-    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError, ValueError, *others) as error:
         raise click.ClickException(str(error)) from error

@@ -11,8 +11,8 @@ SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True,
 
 @click.command()
 @SHARDS
-@click.option("--sample", "samples", type=int, multiple=True, help="Sample to draw; repeat for more.  [default: 8, "
-                                                                    "evenly spread]")
+@click.option("--sample", "samples", type=int, multiple=True,
+              help="Sample to draw; repeat for more.  [default: 8, evenly spread]")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
 @click.option("--face-model", help="Model file for shards of another model than 'open'.")
 def inspect(shards: Path, samples: tuple[int, ...], output: Path | None, face_model: str | None):

@@ -36,6 +36,10 @@ class Augmentation:
     saturation: float = 0.2
 
 
+NO_AUGMENTATION = Augmentation(*(0.0,) * len(fields(Augmentation)))
+"""Crops as they are."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What every training run has; `GeometryConfig` shows its use.
