@@ -347,26 +347,20 @@ def training_loader(
     torch.utils.data.DataLoader
         Dicts of CPU tensors.
     """
-    return _loader(dataset, _StepBatches(indices, batch_size, seed, start, stop), workers, pin_memory)
-
-
-def validation_loader(
-    dataset: FaceDataset, indices: np.ndarray, batch_size: int, workers: int = 0
-) -> torch.utils.data.DataLoader:
-    """Return each of the samples `indices` once, in order, collated."""
-    batches = [indices[place:place + batch_size].tolist() for place in range(0, len(indices), batch_size)]
-    return _loader(dataset, batches, workers, False)
-
-
-def _loader(dataset: FaceDataset, batches, workers: int, pin_memory: bool) -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, pin_memory=pin_memory,
+        dataset, batch_sampler=_StepBatches(indices, batch_size, seed, start, stop), num_workers=workers,
+        pin_memory=pin_memory,
         # its own generator: the loader must not draw from the global one, whose state a checkpoint restores
         generator=torch.Generator(),
-        # never fork: the parent may hold threads and open HDF5 files
+        # never fork: this process may hold threads and open files
         multiprocessing_context="spawn" if workers else None,
-        persistent_workers=False,
     )
+
+
+def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: int) -> Iterator[dict]:
+    """Yield each of the samples `indices` once, in order, collated; decoded in this process."""
+    for place in range(0, len(indices), batch_size):
+        yield torch.utils.data.default_collate([dataset[index] for index in indices[place:place + batch_size]])
 
 
 def split_identities(sources: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,9 @@ from bfm.charts import make_chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.config import GeometryConfig
-from model.data import Batch, FaceDataset, Preparer, split_identities, step_generator, training_loader, \
-    validation_loader
+from model.data import (
+    Batch, FaceDataset, Preparer, split_identities, step_generator, training_loader, validation_batches,
+)
 from model.geometry import GeometryStream
 from model.losses import asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss
 from model.metrics import geometry_errors
@@ -210,7 +211,7 @@ class GeometryTask:
     def evaluate(self, indices) -> dict[str, float]:
         """Return the mean errors on the samples `indices`, not augmented, in full precision; empty for none."""
         network, errors = self.network.eval(), []
-        for raw in validation_loader(self.dataset, indices, self.config.batch_size, self.workers):
+        for raw in validation_batches(self.dataset, indices, self.config.batch_size):
             batch = self.preparer(raw)
             predicted = network(batch.image.contiguous(memory_format=self.memory_format))
             errors.append(geometry_errors(predicted, batch, self.maps, self.landmarks))
