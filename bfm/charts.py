@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from scipy.ndimage import binary_dilation
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
@@ -36,9 +37,9 @@ _NEAR_TRIANGLES = 48
 class Chart:
     """A map of a face onto a square, rasterised.
 
-    The mask is what bilinear reads at the vertices need: the texels whose centre lies in a triangle, and a ring
-    about them that a read at a boundary vertex touches, where the nearest triangles are continued as planes. So
-    a function linear in uv is unwrapped and sampled back exactly, up to the boundary.
+    The mask is what bilinear reads at the vertices need: the texels whose centre lies in a triangle, and a ring of
+    one texel about them, into which triangles near it are continued as planes. So a function linear in uv is
+    unwrapped and sampled back exactly, up to the boundary.
 
     Attributes
     ----------
@@ -224,11 +225,12 @@ def _apply(matrix, columns):
 
 
 def _rasterized(pixels, depth, triangles, size):
-    """Triangle and weights of each texel, with the ring that bilinear reads at the vertices touch."""
+    """Triangle and weights of each texel, with the ring of texels that reads at the vertices may touch."""
     ids, barycentric = rasterize(pixels, depth, triangles, size, size)
     texels, weights = bilinear_taps(pixels, size, size)
-    ring = np.unique(texels[weights > 0])
-    ring = ring[ids.ravel()[ring] < 0]
+    needed = binary_dilation(ids >= 0, np.ones((3, 3)))
+    needed.ravel()[texels[weights > 0]] = True
+    ring = np.flatnonzero(needed & (ids < 0))
     if len(ring):
         ids.ravel()[ring], barycentric.reshape(-1, 3)[ring] = _continued(pixels, triangles, ring % size, ring // size)
     return ids, barycentric
