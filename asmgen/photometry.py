@@ -14,19 +14,20 @@ from bfm.light import fit_light, sh_basis
 from bfm.morphable_model import REGIONS, MorphableModel
 from bfm.pose import project, rotation_matrix
 
-SAMPLES = 1500
-ALBEDO_SAMPLES = 500
-ALBEDO_SIGMA = 0.25
+SAMPLES = 800
+ALBEDO_SAMPLES = 400
+ALBEDO_SIGMA = 0.2
 """RGB: deviation of one sample from the linear albedo, counted so wide because neighbours err together."""
 MIN_VISIBLE = 60
-ROUNDS = 4
+ROUNDS = 3
 KEPT = 0.8
 """Share of the samples that the albedo is fitted to: hair, glasses, highlights and hidden skin fit worst."""
 FACING = 0.15
 """Least cosine between normal and view of a sample that is used."""
 OCCLUSION_CELL, OCCLUSION_DEPTH = 6.0, 12.0
 """mm: a sample is hidden if another in its cell of the view is nearer by this depth."""
-SATURATED = 250 / 255
+BLACK, SATURATED = 4 / 255, 250 / 255
+"""Brightest channel of a sample that tells something; what 300W-LP pads photos with is black."""
 
 
 class Photometry:
@@ -115,6 +116,8 @@ class Photometry:
         colours, normals, seen = self._look(image, id_coeffs, exp_coeffs, pose, position)
         mean, basis = self._mean_albedo[seen], self._albedo_basis[:, seen]
         coeffs = np.zeros(len(basis), np.float32)
+        gained = np.concatenate([basis, mean[None]])
+        prior = np.diag([*np.ones(len(basis)), 0])
         harmonics = sh_basis(normals)
         albedo = mean
         light, residual = fit_light(albedo, colours, normals)
@@ -124,9 +127,10 @@ class Photometry:
             some = np.flatnonzero(misfit <= np.quantile(misfit, KEPT))
             some = some[np.linspace(0, len(some) - 1, min(ALBEDO_SAMPLES, len(some))).astype(int)]
             shading = shading[some] / ALBEDO_SIGMA
-            rows = (basis[:, some] * shading).reshape(len(basis), -1)
-            wanted = (colours[some] / ALBEDO_SIGMA - mean[some] * shading).ravel()
-            coeffs = np.linalg.solve(rows @ rows.T + np.eye(len(basis)), rows @ wanted).astype(np.float32)
+            # a free gain on the shading beside the coefficients: in turns, brightness would settle slowly
+            rows = (gained[:, some] * shading).reshape(len(gained), -1)
+            solved = np.linalg.solve(rows @ rows.T + prior, rows @ (colours[some] / ALBEDO_SIGMA).ravel())
+            coeffs = (solved[:-1] / solved[-1]).astype(np.float32)
             albedo = mean + np.tensordot(coeffs, basis, 1)
             light, residual = fit_light(albedo, colours, normals)
         return coeffs, light, residual
@@ -144,11 +148,12 @@ class Photometry:
         seen &= ~_hidden(placed / position[2])
         seen = np.flatnonzero(seen)
         colours = image[row[seen].astype(int), column[seen].astype(int)].astype(np.float32) / 255
-        usable = colours.max(axis=1) < SATURATED
+        brightest = colours.max(axis=1)
+        usable = (brightest > BLACK) & (brightest < SATURATED)
         if usable.sum() < MIN_VISIBLE:
             raise ValueError(
-                f"at least {MIN_VISIBLE} surface samples must be in sight and unsaturated, got {usable.sum()}; "
-                "the face is mostly outside the photo or overexposed"
+                f"at least {MIN_VISIBLE} surface samples must be in sight, neither black nor saturated, "
+                f"got {usable.sum()}; the face is mostly outside the photo, or badly exposed"
             )
         return colours[usable], normals[seen[usable]].astype(np.float32), seen[usable]
 

@@ -1,0 +1,83 @@
+"""Light and albedo from a rendered photo whose truth is known."""
+
+import numpy as np
+import pytest
+from toy import toy_model
+
+from asmgen.photometry import ALBEDO_SIGMA, Photometry, _hidden
+from bfm.light import sh_basis
+from bfm.pose import project
+from bfm.render import camera_vertices, render, vertex_normals
+
+MODEL = toy_model(rows=101, columns=81)
+PHOTOMETRY = Photometry(MODEL)
+POSITION = np.array([100.0, 100.0, 0.9])
+
+
+def photo(yaw=0.3, albedo_scale=1.0, seed=0):
+    """A noiseless photo and its truth: id, exp, albedo coefficients, pose, light, normals in sight."""
+    rng = np.random.default_rng(seed)
+    id_coeffs, exp_coeffs = rng.normal(size=5).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    albedo_coeffs = (albedo_scale * rng.normal(size=4)).astype(np.float32)
+    light = np.array([2.6, 0.3, 0.6, 0.4, 0.05, 0.05, 0.1, 0.05, -0.05], np.float32)
+    pose = np.array([0.1, yaw, 0.05])
+    points = project(MODEL.shape(id_coeffs, exp_coeffs), pose, POSITION)
+    normals = vertex_normals(camera_vertices(points), MODEL.triangles)
+    colours = MODEL.albedo(albedo_coeffs) * (sh_basis(normals) @ light)[:, None]
+    image = render(points, colours, MODEL.triangles, np.zeros((200, 200, 3), np.uint8))
+    return image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), light, normals[normals[:, 2] > 0.2]
+
+
+@pytest.mark.parametrize("yaw", [-0.8, 0.0, 0.8])
+def test_light_of_a_known_face_comes_back(yaw):
+    image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), light, normals = photo(yaw)
+    found, residual = PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, albedo_coeffs, pose, POSITION)
+    assert found.shape == (9,) and found.dtype == np.float32
+    difference = np.abs(sh_basis(normals) @ (found - light))
+    assert difference.mean() < 0.006 and np.quantile(difference, 0.99) < 0.03
+    assert residual < 0.02
+
+
+def test_light_survives_a_bar_across_the_photo():
+    image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), light, normals = photo()
+    image[90:105] = 30
+    found, residual = PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, albedo_coeffs, pose, POSITION)
+    np.testing.assert_allclose(sh_basis(normals) @ found, sh_basis(normals) @ light, atol=0.06)
+    assert residual > 0.05  # and the score tells
+
+
+def test_no_albedo_coefficients_means_the_mean_albedo():
+    image, (id_coeffs, exp_coeffs, _, pose), _, _ = photo(albedo_scale=0)
+    zeros = PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, np.zeros(4, np.float32), pose, POSITION)
+    for absent in (None, np.zeros(0, np.float32)):
+        found = PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, absent, pose, POSITION)
+        np.testing.assert_array_equal(found[0], zeros[0])
+
+
+@pytest.mark.parametrize("sigma, residual_limit, albedo_limit", [(ALBEDO_SIGMA, 0.035, 0.025), (0.01, 0.025, 0.0005)])
+def test_albedo_and_light_explain_the_photo_together(monkeypatch, sigma, residual_limit, albedo_limit):
+    monkeypatch.setattr("asmgen.photometry.ALBEDO_SIGMA", sigma)  # at 0.01 the photo outweighs the prior
+    image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), light, normals = photo(albedo_scale=2.0, seed=3)
+    truth = MODEL.albedo(albedo_coeffs)
+    assert PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, None, pose, POSITION)[1] > 0.06
+    assert np.abs(truth - MODEL.mean_albedo).mean() > 0.1
+    found, found_light, residual = PHOTOMETRY.fit_albedo_and_light(image, id_coeffs, exp_coeffs, pose, POSITION)
+    assert residual < residual_limit
+    guess = MODEL.albedo(found)
+    gain = (truth * guess).sum() / (guess * guess).sum()  # brightness is shared between the two
+    assert np.abs(gain * guess - truth).mean() < albedo_limit
+    assert np.abs(sh_basis(normals) @ (found_light / gain - light)).mean() < 0.01
+
+
+def test_nearer_sample_hides_the_one_behind_it():
+    placed = np.array([[0, 0, 0], [1, 1, 30], [1, 1, 29], [50, 0, 0], [0, 50, 18], [1, 51, 25]], float)
+    np.testing.assert_array_equal(_hidden(placed), [True, False, False, False, False, False])
+
+
+def test_a_face_off_the_photo_or_overexposed_is_refused():
+    image, (id_coeffs, exp_coeffs, _, pose), _, _ = photo()
+    with pytest.raises(ValueError, match="at least 60 surface samples .* got 0; the face is mostly outside"):
+        PHOTOMETRY.fit_light(image, id_coeffs, exp_coeffs, None, pose, np.array([900, 100, 0.9]))
+    for level in (0, 255):
+        with pytest.raises(ValueError, match="badly exposed"):
+            PHOTOMETRY.fit_albedo_and_light(np.full_like(image, level), id_coeffs, exp_coeffs, pose, POSITION)
