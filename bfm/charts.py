@@ -23,13 +23,16 @@ from scipy.spatial import cKDTree
 from bfm.morphable_model import MorphableModel
 from bfm.mouth import boundary_loops
 from bfm.rasterize import rasterize
+from bfm.render import vertex_normals
 from bfm.sampling import bilinear_taps
 
 CHARTS = ("cylindrical", "harmonic", "file")
 DEFAULT_CHART = "harmonic"
 
-_STRETCH_ROUNDS = 3
+_STRETCH_ROUNDS = 4
 _SQUARENESS = 4
+_BAND = 1 / 100  # of the outline's length
+_SMOOTHING_ROUNDS = 30
 _NEAR_TRIANGLES = 48
 
 
@@ -179,7 +182,7 @@ def make_chart(model: MorphableModel, name: str = "default", size: int = 256) ->
     if name == "cylindrical":
         uv, depth = _cylindrical_uv(face.mean_shape)
     elif name == "harmonic":
-        uv = _harmonic_uv(face.mean_shape.astype(np.float64), triangles, face.mirror)
+        uv = _harmonic_uv(face.mean_shape.astype(np.float64), triangles)
     elif name == "file":
         if face.uv is None:
             raise ValueError(f"the face model '{face.name}' came without texture coordinates; choose another chart")
@@ -275,68 +278,86 @@ def _symmetrized(uv, triangles, mirror):
     return uv
 
 
-def _harmonic_uv(mean_shape, triangles, mirror):
-    """Map a disc onto the unit square's inside by convex combinations, so that no triangle folds (Tutte, Floater).
+def _harmonic_uv(mean_shape, triangles):
+    """Map a disc into the unit square by convex combinations, so that no triangle folds (Tutte, Floater).
 
-    Mean-value weights [1]_ on a convex outline crush whatever sticks out (the nose); so the weights are relaxed
-    by the local stretch, which spreads the texels evenly over the surface [2]_. All weights stay positive.
+    A band of virtual triangles about the face takes up the convex outline that the proof wants, and leaves the
+    face's own outline free. Mean-value weights [1]_ crush whatever sticks out (the nose); so they are relaxed by
+    the local stretch, which spreads the texels evenly over the surface [2]_. All weights stay positive.
 
     .. [1] M. Floater, Mean value coordinates, 2003.
     .. [2] S. Yoshizawa, A. Belyaev, H.-P. Seidel, A fast and simple stretch-minimizing mesh parameterization, 2004.
     """
-    outline, triangles, vertices = _disc(mean_shape, triangles)
-    count = len(vertices)
-    border = _outline_uv(vertices, outline, mirror)
-    free = np.setdiff1d(np.arange(count), outline)
+    vertices, triangles, outline = _banded_disc(mean_shape, triangles)
+    free = np.setdiff1d(np.arange(len(vertices)), outline)
     weights = _mean_value_weights(vertices, triangles)
-    uv = np.empty((count, 2))
-    uv[outline] = border
-    for round_ in range(_STRETCH_ROUNDS + 1):
+    uv = np.empty((len(vertices), 2))
+    uv[outline] = _on_rounded_square(vertices[outline])
+    for relax in range(_STRETCH_ROUNDS + 1):
+        if relax:
+            weights = (weights @ sparse.diags_array(1 / _vertex_stretch(vertices, triangles, uv))).tocsr()
         rows = weights[free]
         system = sparse.diags_array(rows.sum(1)) - rows[:, free]
-        uv[free] = splu(system.tocsc()).solve(rows[:, outline] @ border)
-        if round_ < _STRETCH_ROUNDS:
-            weights = weights @ sparse.diags_array(1 / _vertex_stretch(vertices, triangles, uv))
-            weights = weights.tocsr()
-    return uv[:len(mean_shape)]
+        uv[free] = splu(system.tocsc()).solve(rows[:, outline] @ uv[outline])
+    uv = uv[:len(mean_shape)]
+    reach, low, high = np.abs(uv[:, 0] - 0.5).max(), uv[:, 1].min(), uv[:, 1].max()
+    return np.stack([0.5 + (uv[:, 0] - 0.5) / (2 * reach), (uv[:, 1] - low) / (high - low)], 1)
 
 
-def _disc(mean_shape, triangles):
-    """The outline in order, the mesh with its holes filled by fans, and its vertices with the fans' centres."""
+def _banded_disc(mean_shape, triangles):
+    """The mesh with its holes filled by fans and a band about its outline; returns the band's outer vertices too."""
     outline, *holes = boundary_loops(triangles) or [[]]
-    vertices = np.concatenate([mean_shape, *(mean_shape[hole].mean(0, keepdims=True) for hole in holes)])
     fans = [
         np.stack([np.full(len(hole), len(mean_shape) + k), np.roll(hole, -1), hole], 1) for k, hole in enumerate(holes)
     ]
-    triangles = np.concatenate([triangles, *fans])
-    edges = np.unique(np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
-    graph = sparse.coo_array((np.ones(len(edges)), edges.T), (len(vertices),) * 2)
+    closed = np.concatenate([triangles, *fans])
+    edges = np.unique(np.sort(closed[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
+    graph = sparse.coo_array((np.ones(len(edges)), edges.T), (len(mean_shape) + len(holes),) * 2)
     parts, _ = connected_components(graph, directed=False)
-    euler = len(vertices) - len(edges) + len(triangles)
+    euler = len(mean_shape) + len(holes) - len(edges) + len(closed)
     if parts != 1 or euler != 1:
         raise ValueError(
             f"a harmonic chart needs a face in one piece with one outline, got {parts} pieces and Euler "
             f"characteristic {euler}; remove loose parts such as eyeballs, or choose another chart"
         )
-    return outline, triangles, vertices
+
+    def smoothed(loop):
+        for _ in range(_SMOOTHING_ROUNDS):
+            loop = (np.roll(loop, 1, axis=0) + 2 * loop + np.roll(loop, -1, axis=0)) / 4
+        return loop
+
+    path = smoothed(mean_shape[outline])
+    outward = smoothed(np.cross(
+        np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0), vertex_normals(mean_shape, triangles)[outline]
+    ))
+    length = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1).sum()
+    outer = path + outward / np.linalg.norm(outward, axis=1, keepdims=True) * _BAND * length
+    vertices = np.concatenate([mean_shape, *(mean_shape[hole].mean(0, keepdims=True) for hole in holes), outer])
+    outer = np.arange(len(vertices) - len(outline), len(vertices))
+    following, outer_following = np.roll(outline, -1), np.roll(outer, -1)
+    # both diagonals meet in a centre, so that the band is as symmetric as the outline
+    centres = (vertices[outline] + vertices[following] + vertices[outer] + vertices[outer_following]) / 4
+    centre = np.arange(len(vertices), len(vertices) + len(outline))
+    band = [(following, outline), (outline, outer), (outer, outer_following), (outer_following, following)]
+    band = np.concatenate([np.stack([a, b, centre], 1) for a, b in band])
+    return np.concatenate([vertices, centres]), np.concatenate([closed, band]), outer
 
 
-def _outline_uv(vertices, outline, mirror):
-    """Places on a rounded square in proportion to arc length, from the top of the mirror plane on."""
-    centred = np.flatnonzero(mirror[outline] == outline)
-    top = centred if len(centred) else np.arange(len(outline))
-    start = top[vertices[outline[top], 1].argmax()]
-    order = np.roll(np.arange(len(outline)), -start)
-    path = vertices[outline[order]]
-    length = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1)
-    along = np.empty(len(outline))
-    along[order] = np.concatenate([[0], np.cumsum(length)[:-1]]) / length.sum()
+def _on_rounded_square(path):
+    """(N, 2) places in proportion to arc length; where a closed path crosses x = 0 stays in the middle."""
+    following = np.roll(path, -1, axis=0)
+    start = np.concatenate([[0], np.cumsum(np.linalg.norm(following - path, axis=1))])
+    crossing = np.flatnonzero((path[:, 0] >= 0) != (following[:, 0] >= 0))
+    at = start[crossing] + path[crossing, 0] / (path[crossing, 0] - following[crossing, 0]) * np.diff(start)[crossing]
+    top, bottom = at[path[crossing, 1].argmax()], at[path[crossing, 1].argmin()]
+    down = (bottom - top) % start[-1]
+    along = (start[:-1] - top) % start[-1]
+    turn = np.where(along < down, along / down, 1 + (along - down) / (start[-1] - down)) / 2  # 0 top, 1/2 bottom
     angle = np.linspace(0, 2 * np.pi, 4097)
-    cos, sin = np.cos(angle + np.pi / 2), np.sin(angle + np.pi / 2)
-    radius = (np.abs(cos) ** _SQUARENESS + np.abs(sin) ** _SQUARENESS) ** (-1 / _SQUARENESS)
-    curve = (np.stack([cos * radius, sin * radius], 1) + 1) / 2
-    step = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    return np.stack([np.interp(along * step[-1], step, curve[:, k]) for k in range(2)], 1)
+    curve = np.stack([-np.sin(angle), np.cos(angle)], 1)
+    curve /= (np.abs(curve) ** _SQUARENESS).sum(1, keepdims=True) ** (1 / _SQUARENESS)
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    return np.stack([np.interp(turn * length[-1], length, curve[:, k]) for k in range(2)], 1) / 2 + 0.5
 
 
 def _mean_value_weights(vertices, triangles):
