@@ -94,6 +94,8 @@ class AsmdReader:
         The samples.
     triangles : np.ndarray
         (F, 3) int32, outward.
+    landmarks : np.ndarray
+        (68,) int32 vertices of the landmarks.
     """
 
     def __init__(self, source: str | Path | Sequence, model: MorphableModel | None = None):
@@ -104,7 +106,7 @@ class AsmdReader:
             raise ValueError(f"{self.shards.paths[0]} must be '{KIND}' of schema {SCHEMA_VERSION}, got {found}")
         self.encoding = attributes["encoding"]
         constants = self.shards.constants
-        self.triangles = constants["triangles"]
+        self.triangles, self.landmarks = constants["triangles"], constants["landmarks"]
         self._texels, self._weights = constants["vertex_texels"], constants["vertex_weights"]
         self._maps = None
         if self.encoding == "params":

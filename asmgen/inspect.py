@@ -14,7 +14,7 @@ from asmgen.shards import ShardSet
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project
-from bfm.render import clay, portrait
+from bfm.render import clay, portrait, visible_vertices
 
 TILE = 256
 STRIP = TILE // 3
@@ -26,10 +26,10 @@ EXPRESSION_GAIN = 4
 HEADINGS = (
     "crop", "mesh and landmarks", "identity ASM", f"expression ASM x{EXPRESSION_GAIN}", "sum", "mesh of the sum",
 )
-SUBHEADINGS = ("", "crop, mesh, landmarks", "x, y, z", "x, y, z", "x, y, z", "neutral, two sides")
+SUBHEADINGS = ("", "crop, mesh, landmarks (blue: hidden)", "x, y, z", "x, y, z", "x, y, z", "neutral, two sides")
 _CURVES = (range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36), [*range(36, 42), 36],
            [*range(42, 48), 42], [*range(48, 60), 48], [*range(60, 68), 60])
-_CURVE_COLOUR = (70, 255, 60)
+_SEEN_COLOUR, _HIDDEN_COLOUR = (70, 255, 60), (60, 120, 255)
 _MESH_OPACITY = 0.55
 
 
@@ -95,14 +95,14 @@ def _tiles(reader: AsmdReader, index: int) -> list[tuple[Image.Image, Image.Imag
     full_map = identity_map + expression_map
     vertices, neutral = reader.vertices(full_map), reader.vertices(identity_map)
     crop = Image.fromarray(decode_image(sample["image"])).resize((TILE, TILE), Image.Resampling.BICUBIC)
-    plain = crop.copy()
-    _draw_landmarks(plain, reader, sample)
-    points = project(vertices, sample["pose"], sample["position"])
     zoom = TILE / reader.shards.attributes["size"]
-    points = points * zoom + [(zoom - 1) / 2, (zoom - 1) / 2, 0]
+    points = project(vertices, sample["pose"], sample["position"]) * zoom + [(zoom - 1) / 2, (zoom - 1) / 2, 0]
     mesh = Image.fromarray(clay(points, reader.triangles, np.asarray(crop)))
-    overlay = Image.blend(crop, mesh, _MESH_OPACITY)
-    _draw_landmarks(overlay, reader, sample)
+    seen = visible_vertices(points, reader.triangles, TILE, TILE)[reader.landmarks]
+    landmarks = (sample["landmarks"] + 0.5) * zoom - 0.5
+    overlay, plain = (
+        _with_landmarks(picture, landmarks, seen) for picture in (Image.blend(crop, mesh, _MESH_OPACITY), crop)
+    )
     views = [
         portrait(shape, reader.triangles, (0.0, yaw, 0.0), STRIP)
         for shape, yaw in ((neutral, 0.0), (vertices, -1.1), (vertices, 1.1))
@@ -116,16 +116,20 @@ def _tiles(reader: AsmdReader, index: int) -> list[tuple[Image.Image, Image.Imag
     ]
 
 
-def _draw_landmarks(picture: Image.Image, reader: AsmdReader, sample: dict) -> None:
-    """Draw the curves of the 68 projected landmarks, smoothly, on a tile."""
+def _with_landmarks(tile: Image.Image, landmarks: np.ndarray, seen: np.ndarray) -> Image.Image:
+    """A tile with the curves of the 68 landmarks drawn smoothly, those on the far side in another colour."""
     fine = 3
-    zoom = TILE / reader.shards.attributes["size"]
-    points = ((sample["landmarks"] + 0.5) * zoom * fine - 0.5).tolist()
-    layer = Image.new("L", (TILE * fine, TILE * fine))
-    draw = ImageDraw.Draw(layer)
-    for curve in _CURVES:
-        draw.line([tuple(points[index]) for index in curve], fill=255, width=fine + 1, joint="curve")
-    picture.paste(_CURVE_COLOUR, mask=layer.resize((TILE, TILE), Image.Resampling.BOX))
+    places = [tuple(place) for place in ((landmarks + 0.5) * fine - 0.5).tolist()]
+    tile = tile.copy()
+    for colour, wanted in ((_HIDDEN_COLOUR, False), (_SEEN_COLOUR, True)):
+        layer = Image.new("L", (TILE * fine, TILE * fine))
+        draw = ImageDraw.Draw(layer)
+        for curve in _CURVES:
+            for start, stop in zip(curve, curve[1:]):
+                if (seen[start] or seen[stop]) == wanted:
+                    draw.line([places[start], places[stop]], fill=255, width=fine + 1)
+        tile.paste(colour, mask=layer.resize((TILE, TILE), Image.Resampling.BOX))
+    return tile
 
 
 def _as_colours(maps: np.ndarray) -> Image.Image:
