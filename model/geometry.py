@@ -163,13 +163,20 @@ class AttributeDecoder(nn.Module):
             incoming = outgoing
         self.layers = nn.Sequential(*layers)
         self.output = nn.Conv2d(incoming, 3, 3, padding=1)
+        self.register_buffer("start", torch.zeros(3, size, size))
         _he_initialise(self)
+        with torch.no_grad():
+            self.output.weight.mul_(0.01)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) maps in [-1, 1] for (B, C) features."""
         features = self.layers(features[:, :, None, None])  # (B, 64 width, S, S)
         with _full_precision(features):  # bfloat16 next to 1 is a millimetre wide
-            return torch.tanh(self.output(features.float()))
+            return torch.tanh(self.output(features.float()) + self.start)
+
+    def start_from(self, maps: torch.Tensor):
+        """Make the untrained decoder give about these (3, S, S) maps, inside (-1, 1), for every input."""
+        self.start.copy_(torch.atanh(maps))
 
 
 class GeometryStream(nn.Module):

@@ -21,6 +21,9 @@ from model.config import RunConfig
 
 LOG_NAME = "log.jsonl"
 
+DRAW_SECONDS = 60.0
+"""The curves are drawn with a checkpoint, but not more often than this, and at the end."""
+
 
 class Task(Protocol):
     """What is trained.
@@ -80,7 +83,8 @@ def run_training(
     """
     run_dir = Path(run_dir)
     start = _resume(task, run_dir, config) if resume else _start(task, run_dir, config)
-    checkpoint, totals, since, clock = run_dir / CHECKPOINT_NAME, {}, start, time.perf_counter()
+    checkpoint, totals, since = run_dir / CHECKPOINT_NAME, {}, start
+    clock = drawn = time.perf_counter()
     with open(run_dir / LOG_NAME, "a", buffering=1, encoding="utf-8") as log:
 
         def record(entry: dict):
@@ -109,7 +113,9 @@ def run_training(
                 save_checkpoint(
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
                 )
-                draw_curves(run_dir)
+                if last or time.perf_counter() - drawn > DRAW_SECONDS:
+                    draw_curves(run_dir)
+                    drawn = time.perf_counter()
                 clock = time.perf_counter()
     return checkpoint
 

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_model
+from toy_asmd import write_toy_asmd
+
+from model.checkpoint import load_checkpoint
+from model.config import Augmentation, GeometryConfig
+from model.data import FaceDataset
+from model.train_geometry import GeometryTask, map_space, train_geometry
+from model.trainer import read_log, run_training
+
+CONFIG = GeometryConfig(
+    seed=3, width=0.06, batch_size=4, parameter_steps=4, stream_steps=5, log_every=1, validate_every=4,
+    checkpoint_every=3, validation_fraction=0.3, learning_rate=1e-3,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def shards(model, tmp_path_factory):
+    return write_toy_asmd(tmp_path_factory.mktemp("shards"), model, 12)
+
+
+@pytest.fixture(scope="module")
+def whole_run(model, shards, tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_geometry(shards, folder, CONFIG, model, device="cpu")
+    return folder
+
+
+def without_times(records):
+    return [{key: value for key, value in record.items() if key != "images_per_second"} for record in records]
+
+
+def task_of(model, shards, config):
+    dataset = FaceDataset(shards)
+    face, maps = map_space(dataset.attributes, model)
+    return GeometryTask(dataset, face, maps, config, torch.device("cpu"))
+
+
+def same_tensors(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_tensors(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same_tensors, a, b))
+    return a == b
+
+
+def test_two_phases(whole_run):
+    records = [record for record in read_log(whole_run) if "validation" not in record]
+    assert [record["step"] for record in records] == list(range(1, 10))
+    for record in records[:4]:
+        assert record.keys() == {"step", "parameters", "loss", "images_per_second"}
+        assert record["loss"] == pytest.approx(0.5 * record["parameters"])
+    for record in records[4:]:  # Eq. (8)
+        total = 0.5 * record["parameters"] + record["asm"] + 0.5 * record["symmetry"] + 1e-3 * record["smoothness"]
+        assert record["loss"] == pytest.approx(total, rel=1e-5)
+    state = load_checkpoint(whole_run, "geometry")
+    adam = state["optimisers"]["adam"]["state"]
+    assert {int(entry["step"]) for entry in adam.values()} == {9, 5}  # encoder and PSN, decoders
+
+
+def test_what_a_run_leaves(whole_run, model):
+    assert sorted(path.name for path in whole_run.iterdir()) == [
+        "checkpoint.pt", "config.json", "curves.png", "log.jsonl"
+    ]
+    described = json.loads((whole_run / "config.json").read_text())
+    assert GeometryConfig.from_dict(described["config"]) == CONFIG
+    assert described["metadata"]["face_model_sha256"] == model.sha256
+    validations = [record for record in read_log(whole_run) if "validation" in record]
+    assert [record["step"] for record in validations] == [4, 8, 9]
+    assert validations[0]["validation"].keys() == {
+        "identity_mm", "expression_mm", "full_mm", "pose_degrees", "landmark_pixels", "albedo_stddevs"
+    }
+
+
+@pytest.mark.parametrize("stop", (3, 6))  # within each phase
+def test_a_resumed_run_equals_one_never_stopped(model, shards, whole_run, tmp_path, stop):
+    class Interrupted(Exception):
+        """Stands in for a power cut."""
+
+    def cut(record):
+        if record["step"] == stop + 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_geometry(shards, tmp_path, CONFIG, model, device="cpu", on_log=cut)
+    assert load_checkpoint(tmp_path, "geometry")["step"] == stop
+    torch.rand(17)  # the global generator has moved on since
+    train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
+    ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
+    assert same_tensors(ours, theirs)
+    assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
+
+
+def test_a_run_can_be_made_longer(model, shards, whole_run, tmp_path):
+    train_geometry(shards, tmp_path, dataclasses.replace(CONFIG, stream_steps=2), model, device="cpu")
+    train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
+    ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
+    assert same_tensors(ours["networks"], theirs["networks"])
+
+
+def test_the_seed_matters(model, shards, whole_run, tmp_path):
+    config = dataclasses.replace(CONFIG, seed=4)
+    train_geometry(shards, tmp_path, config, model, device="cpu")
+    ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
+    assert not same_tensors(ours["networks"], theirs["networks"])
+
+
+def test_runs_that_cannot_go_on(model, shards, whole_run, tmp_path):
+    with pytest.raises(FileExistsError, match="already holds a run; resume it, or choose another folder"):
+        train_geometry(shards, whole_run, CONFIG, model, device="cpu")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
+    other = dataclasses.replace(CONFIG, tau=0.5)
+    with pytest.raises(ValueError, match="tau is 0.5, the run was started with 0.05"):
+        train_geometry(shards, whole_run, other, model, device="cpu", resume=True)
+    fewer = dataclasses.replace(CONFIG, stream_steps=1)
+    with pytest.raises(ValueError, match="has 9 steps done, more than the 5 wanted"):
+        train_geometry(shards, whole_run, fewer, model, device="cpu", resume=True)
+    more_samples = write_toy_asmd(tmp_path / "more", model, 14)
+    with pytest.raises(ValueError, match="cannot be resumed with these data: samples_sha256"):
+        train_geometry(more_samples, whole_run, CONFIG, model, device="cpu", resume=True)
+    with pytest.raises(ValueError, match="the face model must be 'toy'"):
+        train_geometry(shards, tmp_path, CONFIG, toy_model(seed=1), device="cpu")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(model, shards, tmp_path):
+    task = task_of(model, shards, CONFIG)
+
+    class Broken:
+        """The task, with a NaN in its sixth step."""
+
+        def __getattr__(self, name):
+            return getattr(task, name)
+
+        def step(self, raw, step):
+            losses = task.step(raw, step)
+            return {**losses, "asm": torch.tensor(float("nan"))} if step == 5 else losses
+
+    with pytest.raises(FloatingPointError, match="asm is nan between steps 5 and 6; lower the learning rate"):
+        run_training(Broken(), tmp_path, CONFIG)
+    assert load_checkpoint(tmp_path, "geometry")["step"] == 3  # from before
+
+
+def test_overfitting_three_faces(model, tmp_path):
+    """The loss falls steadily and the faces come out; `benchmarks/bm_overfit.py` does it for eight real ones."""
+    shards = write_toy_asmd(tmp_path / "shards", model, 3)
+    still = Augmentation(*[0.0] * 7)
+    config = dataclasses.replace(
+        CONFIG, width=0.12, batch_size=3, parameter_steps=10, stream_steps=190, log_every=20, checkpoint_every=200,
+        validate_every=200, validation_fraction=0, augmentation=still, learning_rate=2e-3,
+    )
+    task = task_of(model, shards, config)
+    before = task.evaluate(np.arange(3))
+    run_training(task, tmp_path / "run", config)
+    after = task.evaluate(np.arange(3))
+    losses = [record["loss"] for record in read_log(tmp_path / "run")][1:]
+    print(before, after, losses)
+    assert all(later < earlier for earlier, later in zip(losses[::2], losses[2::2]))
+    assert after["full_mm"] < 1.5 and after["identity_mm"] < 1.5 and after["expression_mm"] < 1.5
+    assert before["full_mm"] > 20
