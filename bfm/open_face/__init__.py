@@ -43,12 +43,13 @@ def open_face_model() -> MorphableModel:
     operator, triangles, mirror = subdivision(data["triangles"], data["mirror"], LEVELS)
     left = np.flatnonzero(np.arange(len(mirror)) <= mirror)
     symmetric = np.concatenate([data["mean_shape"][None] * MEAN_STEP, _dequantised(data, "id_basis")])
-    shapes = unfold(_apply(operator[left], unfold(symmetric, data["mirror"])), mirror)
+    coarse = unfold(symmetric, data["mirror"])
+    shapes = unfold(_apply(operator[left], coarse), mirror)
     areas = {
-        key.removeprefix("area_"): operator @ (values / 256.0) for key, values in data.items() if key.startswith("area_")
+        key.removeprefix("area_"): operator @ (mask / 256.0) for key, mask in data.items() if key.startswith("area_")
     }
     mean_shape, landmarks = shapes[0], data["landmarks"]
-    mean_albedo, albedo_basis, albedo_stddev = face_albedo(mean_shape, landmarks, areas)
+    mean_albedo, albedo_basis, albedo_stddev = face_albedo(mean_shape, landmarks, areas, coarse[0], operator)
     return MorphableModel(
         mean_shape=mean_shape, id_basis=shapes[1:], exp_basis=_apply(operator, _dequantised(data, "exp_basis")),
         mean_albedo=mean_albedo, albedo_basis=albedo_basis,

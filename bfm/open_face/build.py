@@ -129,11 +129,7 @@ def build(wheel: Path, out: Path) -> None:
         "exp_names": np.array(list(EXPRESSIONS)),
         "triangles": cut.triangles.astype(np.int16), "mirror": cut.mirror.astype(np.int16),
         **_labels(mean_full - origin, cut),
-        **{f"area_{name}": _membership(vertices, len(cut.mirror)) for name, vertices in cut.areas.items()},
-        **{
-            f"area_{area}": np.round(255 * cut.operator @ source.texture_mask(mask)).astype(np.uint8)
-            for area, mask in (("lips", "lips"), ("lids", "eyelids"))
-        },
+        **{f"area_{name}": mask for name, mask in _areas(source, cut).items()},
     }
     np.savez_compressed(out, **arrays)
 
@@ -179,7 +175,8 @@ class _People:
             **dict(zip(ETHNICITIES, ethnicity)), "male": male, "female": 1 - male, "old": old, "young": 1 - old,
         }
         body = [
-            {"min": max(0, 1 - 2 * v), "average": 1 - abs(2 * v - 1), "max": max(0, 2 * v - 1)} for v in (muscle, weight)
+            {"min": max(0, 1 - 2 * value), "average": 1 - abs(2 * value - 1), "max": max(0, 2 * value - 1)}
+            for value in (muscle, weight)
         ]
         return np.array([
             np.prod([share[word] for word in key]) if len(key) == 3
@@ -217,7 +214,9 @@ def _face_unit(source: MakeHuman, head: np.ndarray, name: str) -> np.ndarray:
     offsets = source.face_unit(name)
     if not name.startswith("eyeBlink"):
         return offsets
-    upper, lower = (list(ids) if name.endswith("Left") else list(source.twin[list(ids)]) for ids in (UPPER_LID, LOWER_LID))
+    upper, lower = np.array(UPPER_LID), np.array(LOWER_LID)
+    if name.endswith("Right"):
+        upper, lower = source.twin[upper], source.twin[lower]
     side = np.abs(head[:, 0])
     order = np.argsort(side[lower])
     goal = np.interp(side[upper], side[lower][order], head[lower][order, 1])
@@ -288,11 +287,15 @@ def _labels(mean: np.ndarray, cut: FaceCut) -> dict[str, np.ndarray]:
     return {"landmarks": landmarks, "regions": regions}
 
 
-def _membership(vertices: np.ndarray, count: int) -> np.ndarray:
-    """Return (count,) uint8, 255 at the vertices."""
-    values = np.zeros(count, np.uint8)
-    values[vertices] = 255
-    return values
+def _areas(source: MakeHuman, cut: FaceCut) -> dict[str, np.ndarray]:
+    """Return soft masks of parts of the face, (V,) uint8, 255 inside."""
+    masks = {
+        name: 255.0 * cut.operator @ source.texture_mask(texture)
+        for name, texture in (("lips", "lips"), ("lids", "eyelids"))
+    }
+    for name, vertices in cut.areas.items():
+        masks.setdefault(name, np.zeros(len(cut.mirror)))[vertices] = 255
+    return {name: np.round(mask).astype(np.uint8) for name, mask in masks.items()}
 
 
 def _quantised(name: str, basis: np.ndarray) -> dict[str, np.ndarray]:

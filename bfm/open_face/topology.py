@@ -21,6 +21,7 @@ from bfm.open_face.makehuman import MakeHuman
 LEFT_LID_LOOP = (13352, 13353)
 LIP_LOOP = (554, 7297)
 INNER_LIP_LOOPS = (LIP_LOOP, (537, 7282))
+LIP_LOOPS = INNER_LIP_LOOPS + ((520, 7267), (474, 7229), (468, 7224))
 LASH_LOOP = (6784, 6790)
 EYE_RINGS = (0.84, 0.67, 0.5, 0.33, 0.16)
 # outline of the face in the side view, decimetres (z, y), from the hairline past the ear to under the chin
@@ -47,7 +48,8 @@ class FaceCut:
     mirror : np.ndarray
         (V,) mirror twins.
     areas : dict[str, np.ndarray]
-        Vertices of ``eye`` (inside the lid rims), ``lash`` (upper lid margins) and ``mouth_inside``.
+        Vertices of ``eye`` (inside the lid rims), ``lash`` (upper lid margins), ``lips`` (where they meet and
+        behind) and ``mouth_inside``.
     index_of : dict[int, int]
         Face vertex of each MakeHuman vertex that is kept as it is.
     """
@@ -121,6 +123,7 @@ def cut_face(source: MakeHuman, head: np.ndarray) -> FaceCut:
         areas={
             "eye": np.concatenate([eye, mirror[eye]]),
             "lash": np.array([index_of[v] for v in lashes + source.twin[lashes].tolist()]),
+            "lips": np.array([index_of[v] for edge in LIP_LOOPS for v in mesh.loop(*edge)]),
             "mouth_inside": np.array([index_of[v] for edge in INNER_LIP_LOOPS for v in mesh.loop(*edge)]),
         },
         index_of=index_of,
