@@ -18,16 +18,15 @@ _FEATURES = {
 # all lengths in units of the distance between the outer corners of the eyes (86 mm in the BFM mean)
 _WIDEN = {"eyes": 0.13, "nose": 0.11, "mouth": 0.12}
 _DEPTH = 0.35
-_BELOW_JAW = 0.05
-_BEHIND_EARS = 1.03  # this one in azimuths of the first landmark
+_MARGIN = 0.04
 
 
 def label_regions(mean_shape: np.ndarray, triangles: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Label every vertex.
 
-    The face is bounded by the jaw line below, by the line of the ears (landmarks 1 and 17) behind, and by an
-    ellipse over the forehead as high as the hairline is by the rule of thirds; it is one sheet without pinched
-    corners. Eyes (with the brows), nose and mouth are the widened hulls of their landmarks in the front view.
+    The face is bounded by the jaw line, and from its ends before the ears by an ellipse over the forehead, as high
+    as the hairline is by the rule of thirds; it is one sheet without pinched corners. Eyes (with the brows), nose
+    and mouth are the widened hulls of their landmarks in the front view.
 
     Parameters
     ----------
@@ -61,36 +60,43 @@ def label_regions(mean_shape: np.ndarray, triangles: np.ndarray, landmarks: np.n
     for name, of_feature in _FEATURES.items():
         outline = points[of_feature]
         near = face & (mean_shape[:, 2] > outline[:, 2].min() - _DEPTH * unit)
-        near[near] = _distance_to_hull(mean_shape[near, :2], outline[:, :2]) < _WIDEN[name] * unit
+        hull = outline[ConvexHull(outline[:, :2]).vertices, :2]
+        near[near] = _distance(mean_shape[near, :2], hull) < _WIDEN[name] * unit
         regions[near] = REGIONS.index(name)
     return regions
 
 
-def _distance_to_hull(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N,) distance of (N, 2) queries from the convex hull of points; 0 inside."""
-    hull = ConvexHull(points)
-    start = points[hull.vertices]
-    side = np.roll(start, -1, axis=0) - start
-    offset = queries[:, None] - start
-    along = np.clip((offset * side).sum(axis=-1) / (side**2).sum(axis=-1), 0, 1)
-    distance = np.linalg.norm(offset - along[..., None] * side, axis=-1).min(axis=1)
-    inside = (queries @ hull.equations[:, :2].T + hull.equations[:, 2] <= 0).all(axis=1)
-    return np.where(inside, 0, distance)
-
-
 def _inside_outline(mean_shape: np.ndarray, points: np.ndarray, unit: float) -> np.ndarray:
-    """(V,) bool: between jaw, ears and hairline, in cylindrical coordinates about a vertical axis between the ears."""
+    """(V,) bool: between jaw, ears and hairline, on the cylinder about a vertical axis between the ears."""
     axis = (points[0] + points[16]) / 2
-    azimuth = np.arctan2(mean_shape[:, 0] - axis[0], mean_shape[:, 2] - axis[2])
-    height = mean_shape[:, 1] - axis[1]
-    jaw_azimuth = np.arctan2(points[:17, 0] - axis[0], points[:17, 2] - axis[2])
-    jaw_height = points[:17, 1] - axis[1] - _BELOW_JAW * unit
+    radius = np.linalg.norm(points[16] - axis)
+
+    def unrolled(xyz: np.ndarray) -> np.ndarray:
+        """Azimuth as a length on the cylinder, and height above the ears' landmarks."""
+        offset = xyz - axis
+        return np.stack([radius * np.arctan2(offset[:, 0], offset[:, 2]), offset[:, 1]], 1)
+
+    jaw = unrolled(points[:17])
     # rule of thirds: chin to nose base, nose base to brows, brows to hairline
-    top = points[17:27, 1].mean() + (points[17:27, 1].mean() - points[8, 1]) / 2 - axis[1]
-    side = np.where(azimuth < 0, jaw_azimuth[0], jaw_azimuth[16]) * _BEHIND_EARS
-    above = (azimuth / side) ** 2 + (np.maximum(height, 0) / top) ** 2 <= 1
-    order = np.argsort(jaw_azimuth)
-    return above & (height >= np.interp(azimuth, jaw_azimuth[order], jaw_height[order]))
+    brows = points[17:27, 1].mean()
+    hairline = brows + (brows - points[8, 1]) / 2 - axis[1]
+    turn = np.linspace(0, np.pi, 33)[1:-1, None]
+    sides = np.where(turn < np.pi / 2, jaw[16, 0], -jaw[0, 0])
+    forehead = np.concatenate([np.cos(turn) * sides, np.sin(turn) * hairline], 1)
+    return _distance(unrolled(mean_shape), np.concatenate([jaw, forehead])) < _MARGIN * unit
+
+
+def _distance(queries: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """(N,) distance of (N, 2) queries from the inside of a closed outline (M, 2); 0 within."""
+    side = np.roll(outline, -1, axis=0) - outline
+    offset = queries[:, None] - outline
+    along = np.clip((offset * side).sum(axis=-1) / np.maximum((side**2).sum(axis=-1), 1e-12), 0, 1)
+    distance = np.linalg.norm(offset - along[..., None] * side, axis=-1).min(axis=1)
+    # even-odd rule: how many sides a ray to the right of the query crosses
+    crosses = (offset[..., 1] < 0) != (offset[..., 1] < side[:, 1])
+    left = offset[..., 0] * side[:, 1] < offset[..., 1] * side[:, 0]
+    inside = (crosses & (left == (side[:, 1] > 0))).sum(axis=1) % 2 == 1
+    return np.where(inside, 0, distance)
 
 
 def _one_sheet(inside: np.ndarray, triangles: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

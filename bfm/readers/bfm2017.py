@@ -56,6 +56,7 @@ def read_bfm2017(sources: dict[str, Source]) -> MorphableModel:
     mean, basis, id_stddev = parts["shape"]
     mean_shape = points(mean, 1, f"shape/model/mean of {path}")
     count = len(mean_shape)
+    landmarks = _landmarks(sources, named, mean_shape)  # the points it names are on the mean without expression
     exp_basis, exp_stddev = np.zeros((0, count, 3), np.float32), np.zeros(0)
     if "expression" in parts:
         exp_mean, modes_of_expression, exp_stddev = parts["expression"]
@@ -83,7 +84,7 @@ def read_bfm2017(sources: dict[str, Source]) -> MorphableModel:
         mean_shape=mean_shape, id_basis=modes(basis, id_stddev, 1, count, f"shape/model/pcaBasis of {path}"),
         id_stddev=id_stddev, exp_basis=exp_basis, exp_stddev=exp_stddev,
         triangles=triangle_list(cells, 0, count, f"shape/representer/cells of {path}"),
-        landmarks=_landmarks(sources, named, mean_shape),
+        landmarks=landmarks,
         name=f"Basel Face Model {edition}", layout=f"bfm{edition}",
         coefficients=f"bfm{edition}-{len(id_stddev)}+{len(exp_stddev)}", licence=_LICENCE, **albedo,
     )

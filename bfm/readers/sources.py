@@ -141,6 +141,9 @@ def open_source(path: Path) -> Source:
 
 
 def _mat_source(path: Path) -> Source:
+    """Tell what a Matlab v5-v7 file is from the names of its variables."""
+    if _mat_length(path) != path.stat().st_size:
+        raise ValueError(damage(path, "its last variable ends beyond or before the end of the file"))
     try:
         variables = tuple(name for name, _, _ in scipy.io.whosmat(path))
     except _MAT_ERRORS as error:
@@ -154,7 +157,19 @@ def _mat_source(path: Path) -> Source:
     )
 
 
+def _mat_length(path: Path) -> int:
+    """Where the last variable of a Matlab v5-v7 file ends: scipy takes a file cut short for one with fewer."""
+    with open(path, "rb") as file:
+        order = "<" if file.read(128)[126:] == b"IM" else ">"
+        end = 128
+        while len(tag := file.read(8)) == 8:
+            end += 8 + struct.unpack(order + "II", tag)[1]
+            file.seek(end)
+        return end + len(tag)
+
+
 def _hdf5_source(path: Path) -> Source:
+    """Tell what an HDF5 file is."""
     try:
         with h5py.File(path, "r") as file:
             if "shape/model/mean" in file:
@@ -191,6 +206,6 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(sorted(names)[:12]) or "nothing"
 
 
-def damage(path: Path, error: Exception) -> str:
+def damage(path: Path, error: Exception | str) -> str:
     """Return the sentence for a file that its own library cannot read."""
     return f"{path} is damaged or cut short ({error}); get a complete copy"

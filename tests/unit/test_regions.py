@@ -1,0 +1,168 @@
+"""Region labels, mouth closing and mirror pairs, on a made head-like mesh."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from bfm.landmarks import NAMED, complete_landmarks
+from bfm.mirror import asymmetry, mirror_map
+from bfm.morphable_model import REGIONS
+from bfm.mouth import boundary_loops, close_hole, close_mouth
+from bfm.regions import label_regions
+from face_files import landmark_targets, made_mesh
+
+OUTSIDE, FACE, EYES, NOSE, MOUTH = range(len(REGIONS))
+
+
+@pytest.fixture(scope="module")
+def head():
+    vertices, cells, landmarks, mirror = made_mesh()
+    triangles = np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]])
+    return vertices.astype(np.float32), triangles.astype(np.int32), landmarks, mirror
+
+
+def test_landmarks_fall_into_their_regions(head):
+    vertices, triangles, landmarks, _ = head
+    labels = label_regions(vertices, triangles, landmarks)[landmarks]
+    assert (labels[:17] == FACE).all()
+    assert (labels[36:48] == EYES).all()
+    assert (labels[17:22] == EYES).all()
+    assert (labels[[28, 29, 30, 33]] == NOSE).all()
+    assert (labels[48:] == MOUTH).all()
+
+
+def test_ears_neck_and_back_are_outside(head):
+    vertices, triangles, landmarks, _ = head
+    labels = label_regions(vertices, triangles, landmarks)
+    x, y, z = vertices.T
+    assert (labels[z < 8] == OUTSIDE).all()
+    assert (labels[y < -94] == OUTSIDE).all()
+    assert (labels[(np.abs(x) < 30) & (y > -80) & (z > 60)] != OUTSIDE).all()  # forehead to chin
+    assert (labels[(np.abs(x) > 60) & (y < -75)] == OUTSIDE).all()
+
+
+def test_the_face_is_one_sheet_with_the_mouth_as_its_only_hole(head):
+    vertices, triangles, landmarks, _ = head
+    inside = label_regions(vertices, triangles, landmarks) != OUTSIDE
+    kept = triangles[inside[triangles].all(axis=1)]
+    assert set(np.unique(kept)) == set(np.flatnonzero(inside))
+    edges = np.unique(np.sort(np.concatenate([kept[:, [0, 1]], kept[:, [1, 2]], kept[:, [2, 0]]])), axis=0)
+    assert inside.sum() - len(edges) + len(kept) == 0  # Euler: a disc with one hole
+    rim, mouth = boundary_loops(kept)
+    assert len(set(rim)) == len(rim)
+    assert np.abs(vertices[mouth].mean(axis=0)[1] + 41) < 4
+
+
+def test_labels_of_a_symmetric_face_are_symmetric(head):
+    vertices, triangles, landmarks, mirror = head
+    symmetric = landmarks.copy()
+    labels = label_regions(vertices, triangles, symmetric)
+    assert (labels == labels[mirror]).mean() > 0.995
+
+
+def test_labels_scale_and_shift_with_the_face(head):
+    vertices, triangles, landmarks, _ = head
+    labels = label_regions(vertices, triangles, landmarks)
+    moved = (vertices * 1.5 + np.array([3, -200, 70])).astype(np.float32)
+    assert (label_regions(moved, triangles, landmarks) == labels).mean() > 0.999
+
+
+def test_a_face_hanging_by_a_corner_is_cut_off(head):
+    vertices, triangles, landmarks, _ = head
+    before = label_regions(vertices, triangles, landmarks)
+    # a loose triangle over the cheek, joined to the face by one vertex
+    cheek = int(np.argmin(np.linalg.norm(vertices - [45, -10, 90], axis=1)))
+    flap = np.array([[50, -10, 100], [50, -5, 100]], np.float32)
+    count = len(vertices)
+    after = label_regions(
+        np.concatenate([vertices, flap]), np.concatenate([triangles, [[cheek, count, count + 1]]]), landmarks
+    )
+    np.testing.assert_array_equal(after[:count], before)
+    assert (after[count:] == OUTSIDE).all()
+
+
+def test_a_landmark_off_the_sheet_is_named(head):
+    vertices, triangles, landmarks, _ = head
+    loose = np.concatenate([vertices, vertices[landmarks[40:41]]])
+    wrong = landmarks.copy()
+    wrong[40] = len(vertices)
+    with pytest.raises(ValueError, match="must lie on one face sheet, landmark 41 does not"):
+        label_regions(loose, triangles, wrong)
+
+
+def test_the_mouth_is_closed_to_the_last_edge(head):
+    vertices, triangles, landmarks, mirror = head
+    rim = boundary_loops(triangles)[1]
+    mouth = close_mouth(triangles, vertices, landmarks)
+    assert mouth.dtype == np.int32
+    assert len(mouth) == len(rim) - 2
+    assert set(mouth.ravel()) == set(rim)
+    closed = np.concatenate([triangles, mouth])
+    assert len(boundary_loops(closed)) == 1
+    # wound as the surface: no directed edge twice, every inner edge once each way
+    edges = np.concatenate([closed[:, [0, 1]], closed[:, [1, 2]], closed[:, [2, 0]]])
+    assert len(np.unique(edges, axis=0)) == len(edges)
+    # a flat slit in the plane: positive area everywhere
+    a, b, c = (vertices[corner, :2].astype(float) for corner in mouth.T)
+    area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    assert (area > 0).all()
+    assert {frozenset(t) for t in mirror[mouth].tolist()} == {frozenset(t) for t in mouth.tolist()}
+
+
+def test_a_closed_mouth_needs_no_triangles(head):
+    vertices, triangles, landmarks, _ = head
+    closed = np.concatenate([triangles, close_mouth(triangles, vertices, landmarks)])
+    assert close_mouth(closed, vertices, landmarks).shape == (0, 3)
+    # nor is the outline taken for a mouth, nor the mouth for an eye
+    assert close_hole(triangles, vertices, landmarks[36:42]).shape == (0, 3)
+
+
+def test_loops_that_touch_are_taken_apart():
+    #  two square holes of a 5 x 5 grid that share a corner
+    index = np.arange(36).reshape(6, 6)
+    cells = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1)
+    keep = np.ones((5, 5), bool)
+    keep[1, 1] = keep[2, 2] = False
+    cells = cells[keep]
+    loops = boundary_loops(np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]]))
+    assert sorted(len(loop) for loop in loops) == [4, 4, 20]
+    assert {frozenset(loop.tolist()) for loop in loops[1:]} == {
+        frozenset(index[1:3, 1:3].ravel().tolist()), frozenset(index[2:4, 2:4].ravel().tolist())
+    }
+
+
+def test_mirror_pairs_of_a_symmetric_mesh_are_exact(head):
+    vertices, _, _, mirror = head
+    found = mirror_map(vertices)
+    np.testing.assert_array_equal(found, mirror)
+    assert asymmetry(vertices, found).max() < 1e-4
+
+
+def test_mirror_pairs_of_a_bent_mesh_are_mutual(head):
+    vertices, _, _, _ = head
+    rng = np.random.default_rng(0)
+    bent = vertices + rng.normal(size=vertices.shape).astype(np.float32) * 1.5
+    found = mirror_map(bent)
+    assert (found[found] == np.arange(len(bent))).mean() > 0.93  # by mutual nearest alone: 0.79
+    np.testing.assert_allclose(
+        asymmetry(bent, found)[:50],
+        [np.linalg.norm(bent[found[v]] * [-1, 1, 1] - bent[v]) for v in range(50)], rtol=1e-5,
+    )
+
+
+def test_landmarks_are_found_by_those_of_a_similar_face(head):
+    vertices, triangles, landmarks, _ = head
+    truth = vertices[landmarks].astype(np.float64)
+    turn = Rotation.from_euler("xyz", [5, -10, 3], degrees=True).as_matrix()
+    template = (truth * 1.2) @ turn.T + [4, -9, 30]
+    known = {number: truth[number] for number in NAMED.values()}
+    found = complete_landmarks(known, template, vertices)
+    np.testing.assert_allclose(vertices[found], truth, atol=1e-3)
+    # a known point is met even where the other face disagrees
+    template[30] += [0, 0, 8]
+    assert complete_landmarks(known, template, vertices)[30] == landmarks[30]
+
+
+def test_made_landmarks_are_where_they_were_asked(head):
+    vertices, _, landmarks, _ = head
+    assert np.abs(vertices[landmarks, :2] - landmark_targets()).max() < 8
