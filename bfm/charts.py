@@ -240,7 +240,7 @@ def _rasterized(pixels, depth, triangles, size):
 
 
 def _continued(pixels, triangles, column, row):
-    """Of the triangles near each texel outside the mesh, the one with the least weights there, and these."""
+    """Of the triangles near each texel outside the mesh, the one least outside of which it lies, and its weights."""
     corners = pixels[triangles]  # (F, 3, 2)
     side_b, side_c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = side_b[:, 0] * side_c[:, 1] - side_b[:, 1] * side_c[:, 0]
@@ -252,7 +252,7 @@ def _continued(pixels, triangles, column, row):
     b = (offset[..., 0] * side_c[near, 1] - offset[..., 1] * side_c[near, 0]) / area[near]
     c = (offset[..., 1] * side_b[near, 0] - offset[..., 0] * side_b[near, 1]) / area[near]
     weights = np.stack([1 - b - c, b, c], -1)
-    best = np.abs(weights).max(-1).argmin(1)
+    best = weights.min(-1).argmax(1)
     each = np.arange(len(places))
     return near[each, best], weights[each, best]
 
@@ -311,10 +311,10 @@ def _banded_disc(mean_shape, triangles):
         np.stack([np.full(len(hole), len(mean_shape) + k), np.roll(hole, -1), hole], 1) for k, hole in enumerate(holes)
     ]
     closed = np.concatenate([triangles, *fans])
-    edges = np.unique(np.sort(closed[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
-    graph = sparse.coo_array((np.ones(len(edges)), edges.T), (len(mean_shape) + len(holes),) * 2)
-    parts, _ = connected_components(graph, directed=False)
-    euler = len(mean_shape) + len(holes) - len(edges) + len(closed)
+    count = len(mean_shape) + len(holes)
+    low, high = np.sort(closed[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=1).T
+    parts, _ = connected_components(sparse.coo_array((np.ones(len(low)), (low, high)), (count, count)), directed=False)
+    euler = count - len(np.unique(low * count + high)) + len(closed)
     if parts != 1 or euler != 1:
         raise ValueError(
             f"a harmonic chart needs a face in one piece with one outline, got {parts} pieces and Euler "
