@@ -105,6 +105,7 @@ def test_readable_without_this_program(tmp_path):
     with h5py.File(shard_path(tmp_path, 2, 3)) as file:
         image, row = file["samples/image"], 3
         start, stop = image["offsets"][row:row + 2]
+        assert image["offsets"].dtype == np.int64  # a shard may hold over 4 GB
         assert image["bytes"][start:stop].tobytes() == sample(8)["image"]
         assert file["samples/map"].chunks == (1, 3, 64, 64)
         assert (file["samples/map"].compression, file["samples/map"].shuffle) == ("gzip", True)
@@ -273,6 +274,18 @@ def test_verify_finds_damage(tmp_path, key, wanted):
         assert_sample(ShardSet(tmp_path)[8], 8)
 
 
+def test_verify_compares_constants_and_counts(tmp_path):
+    """What is changed through HDF5 has good checksums."""
+    path = shard_path(write_set(tmp_path), 0, 3)
+    with h5py.File(path, "r+") as file:
+        file["constants/uv"][3] = 7
+        del file["samples/number"]
+        file["samples/number"] = np.arange(4.0)
+    assert [problem.text for problem in verify_shards(tmp_path).problems] == [
+        "the constants do not match their digest", "field 'number' has 4 samples instead of 5",
+    ]
+
+
 def test_verify_finds_any_flipped_or_missing_byte(tmp_path):
     """Every part of the file is under some checksum, but for gaps and chunk padding that nobody reads."""
     path = shard_path(tmp_path, 0, 1)
@@ -292,8 +305,10 @@ def test_verify_finds_any_flipped_or_missing_byte(tmp_path):
 def read_many(shards: ShardSet, seed: int, queue) -> None:
     """Worker: read at random, and say what was wrong."""
     try:
+        inherited = set(map(id, shards._handles.values()))
         for index in np.random.default_rng(seed).integers(len(shards), size=100):
             assert_sample(shards[index], index)
+        assert inherited.isdisjoint(map(id, shards._handles.values()))
         queue.put("good")
     except BaseException as error:
         queue.put(repr(error))
