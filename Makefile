@@ -24,8 +24,18 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	  echo "  (dataset generation, training and reconstruction work without it)"; }
 	touch $@
 
+# a face the network has not seen: rendered apart, from another seed
 demo: setup
-	$(BIN)/python -m cli.demo $(DEMO)
+	rm -rf $(DEMO)
+	$(BIN)/dualface synth 300wlp $(DEMO)/faces --count 320 --jobs 2
+	$(BIN)/dualface build asmd $(DEMO)/faces $(DEMO)/shards --size 128 --jobs 2
+	$(BIN)/dualface inspect $(DEMO)/shards -o $(DEMO)/sheet.png
+	$(BIN)/dualface train geometry $(DEMO)/shards -o $(DEMO)/run --width 0.125 --parameter-steps 100 \
+	  --stream-steps 500 --learning-rate 1e-3 --validate-every 300
+	$(BIN)/dualface synth 300wlp $(DEMO)/unseen --count 4 --seed 1
+	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/run -o $(DEMO)/out \
+	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat
+	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/run/curves.png and $(DEMO)/out"
 
 lint: setup
 	$(BIN)/flake8

@@ -32,7 +32,7 @@ def toy_model(rows: int = 21, columns: int = 17, id_modes: int = 5, exp_modes: i
         phase = rng.uniform(0, 6, (count, 3))
         field = np.cos(
             frequency[..., 0, None, None] * u + frequency[..., 1, None, None] * v + phase[..., None, None]
-        ).reshape(count, 3, -1).swapaxes(1, 2)
+        ).reshape(count, 3, u.size).swapaxes(1, 2)
         flipped = field[:, mirror] * [-1, 1, 1]
         field[::2] = (field[::2] + flipped[::2]) / 2
         return (scale * field).astype(np.float32)
