@@ -16,7 +16,7 @@ from bfm.pose import project, rotation_matrix
 
 SAMPLES = 800
 ALBEDO_SAMPLES = 400
-ALBEDO_SIGMA = 0.2
+ALBEDO_SIGMA = 0.4
 """RGB: deviation of one sample from the linear albedo, counted so wide because neighbours err together."""
 MIN_VISIBLE = 60
 ROUNDS = 3

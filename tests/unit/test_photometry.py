@@ -7,7 +7,7 @@ from toy import toy_model
 from asmgen.photometry import ALBEDO_SIGMA, Photometry, _hidden
 from bfm.light import sh_basis
 from bfm.pose import project
-from bfm.render import camera_vertices, render, vertex_normals
+from bfm.render import camera_vertices, render, vertex_normals, visible_vertices
 
 MODEL = toy_model(rows=101, columns=81)
 PHOTOMETRY = Photometry(MODEL)
@@ -54,7 +54,7 @@ def test_no_albedo_coefficients_means_the_mean_albedo():
         np.testing.assert_array_equal(found[0], zeros[0])
 
 
-@pytest.mark.parametrize("sigma, residual_limit, albedo_limit", [(ALBEDO_SIGMA, 0.035, 0.025), (0.01, 0.025, 0.0005)])
+@pytest.mark.parametrize("sigma, residual_limit, albedo_limit", [(ALBEDO_SIGMA, 0.05, 0.045), (0.01, 0.025, 0.0005)])
 def test_albedo_and_light_explain_the_photo_together(monkeypatch, sigma, residual_limit, albedo_limit):
     monkeypatch.setattr("asmgen.photometry.ALBEDO_SIGMA", sigma)  # at 0.01 the photo outweighs the prior
     image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), light, normals = photo(albedo_scale=2.0, seed=3)
@@ -81,3 +81,24 @@ def test_a_face_off_the_photo_or_overexposed_is_refused():
     for level in (0, 255):
         with pytest.raises(ValueError, match="badly exposed"):
             PHOTOMETRY.fit_albedo_and_light(np.full_like(image, level), id_coeffs, exp_coeffs, pose, POSITION)
+
+
+def test_samples_used_are_the_visible_ones():
+    _, (id_coeffs, exp_coeffs, _, _), _, _ = photo()
+    image = np.full((200, 200, 3), 128, np.uint8)
+    pose = np.array([0.0, 1.0, 0.0])
+    points = project(MODEL.shape(id_coeffs, exp_coeffs), pose, POSITION)
+    exact = visible_vertices(points, MODEL.triangles, 200, 200)
+    _, _, seen = PHOTOMETRY._look(image, id_coeffs, exp_coeffs, pose, POSITION)
+    places = PHOTOMETRY._mean.reshape(-1, 3, 3).mean(axis=1)[seen]
+    nearest = np.linalg.norm(MODEL.mean_shape[None] - places[:, None], axis=2).argmin(axis=1)
+    assert exact[nearest].mean() > 0.99
+
+
+def test_albedo_survives_something_before_the_face():
+    image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), _, _ = photo()
+    image[100:150, 100:150] = (10, 10, 120)
+    found, _, _ = PHOTOMETRY.fit_albedo_and_light(image, id_coeffs, exp_coeffs, pose, POSITION)
+    truth, guess = MODEL.albedo(albedo_coeffs), MODEL.albedo(found)
+    gain = (truth * guess).sum() / (guess * guess).sum()
+    assert np.abs(gain * guess - truth).mean() < 0.011  # 0.014 with every sample, 0.040 for the mean albedo
