@@ -1,7 +1,6 @@
 """The command group; subcommands are imported only when called, so that `--help` answers at once."""
 
 import importlib
-from importlib import metadata
 
 import click
 
@@ -37,8 +36,8 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup)
-@click.version_option(metadata.version("dualface"), prog_name="dualface")
+@click.command("dualface", cls=LazyGroup)
+@click.version_option(package_name="dualface", prog_name="dualface")
 def main():
     """Face reconstruction datasets and a dual-stream network, from 300W-LP to a mesh.
 

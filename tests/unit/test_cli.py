@@ -1,0 +1,73 @@
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli.main import COMMANDS, main
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()):
+    """Every command below a group, with the words that lead to it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize("path, command", list(commands(main)), ids=lambda value: "-".join(value)
+                         if isinstance(value, tuple) else "")
+def test_help_has_an_example_and_a_text_for_every_option(path, command):
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: dualface {' '.join(path)} " in result.output
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    script = (
+        "import sys; from click.testing import CliRunner; from cli.main import main\n"
+        "result = CliRunner().invoke(main, ['--help'])\n"
+        "assert result.exit_code == 0, result.output\n"
+        "print(result.output)\n"
+        "assert not {'torch', 'numpy', 'scipy', 'h5py', 'open3d'} & set(sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    for name, (_, _, line) in COMMANDS.items():
+        assert name in output and line in output
+
+
+def test_data_generation_imports_neither_torch_nor_open3d():
+    script = (
+        "import asmgen.build, asmgen.inspect, asmgen.synth, asmgen.refit, bfm.charts, bfm.readers, bfm.describe, sys\n"
+        "assert not {'torch', 'open3d', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_training_and_inference_do_not_import_open3d():
+    script = "import model.train_geometry, model.reconstruct, sys; assert 'open3d' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["build", "asmd", "{empty}", "{out}"], "holds no photo"),
+    (["inspect", "{empty}"], "holds no shards"),
+    (["train", "geometry", "{empty}", "-o", "{out}"], "holds no shards"),
+    (["face-model", "info", "{empty}/none.h5"], "none.h5"),
+    (["reconstruct", "{photo}", "--checkpoint", "{empty}", "-o", "{out}"], "checkpoint"),
+])
+def test_a_mistake_gets_one_sentence(arguments, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    places = {"empty": tmp_path / "empty", "out": tmp_path / "out", "photo": tmp_path / "photo.jpg"}
+    result = CliRunner().invoke(main, [argument.format(**places) for argument in arguments])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ") and message in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
