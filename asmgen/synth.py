@@ -27,7 +27,7 @@ from asmgen.w300lp import LANDMARK_FOLDER, placement_from_pose_para, pose_para_f
 from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, rotation_matrix
-from bfm.render import camera_vertices, render, vertex_normals
+from bfm.render import render, vertex_normals
 
 SET_NAME = "SYNTH"
 JPEG_QUALITY = 95
@@ -41,12 +41,13 @@ _MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
 
 @dataclass(frozen=True, eq=False)
 class _Face:
-    """What the copies of a photo share: coefficients, and the mesh they make."""
+    """What the copies of a photo share: coefficients, and the mesh and colours they make."""
 
     id_coeffs: np.ndarray
     exp_coeffs: np.ndarray
     albedo_coeffs: np.ndarray
     vertices: np.ndarray
+    normals: np.ndarray
     colours: np.ndarray
     hair: np.ndarray
 
@@ -140,8 +141,10 @@ def _random_face(model: MorphableModel, rng: np.random.Generator) -> _Face:
     )
     exp_coeffs *= np.float32(rng.uniform(0.2, 1.2))
     colours = np.clip(model.albedo(albedo_coeffs), 0.02, 0.98) * _skin_detail(model.mean_shape, rng)[:, None]
-    hair = rng.uniform(0.03, 0.25) * np.array([1.0, rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.9)])
-    return _Face(id_coeffs, exp_coeffs, albedo_coeffs, model.shape(id_coeffs, exp_coeffs), colours, hair)
+    hair = rng.uniform(0.03, 0.4) * np.array([1.0, rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.9)])
+    vertices = model.shape(id_coeffs, exp_coeffs)
+    normals = vertex_normals(vertices, model.triangles)
+    return _Face(id_coeffs, exp_coeffs, albedo_coeffs, vertices, normals, colours, hair)
 
 
 def _skin_detail(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -187,8 +190,9 @@ def _render_copy(model, face, pose_para, rng, image_size) -> tuple[Image.Image, 
     """Photo, parameters and landmarks of one pose."""
     pose, position = placement_from_pose_para(pose_para, image_size)  # of the rounded numbers that are stored
     points = project(face.vertices, pose.astype(np.float32), position.astype(np.float32))
-    normals = vertex_normals(camera_vertices(points), model.triangles)
-    light, illumination, gloss = _random_light(rng, normals, rotation_matrix(pose))
+    rotation = rotation_matrix(pose)
+    normals = face.normals @ rotation.T.astype(np.float32)
+    light, illumination, gloss = _random_light(rng, normals, rotation)
     colours = face.colours * (sh_basis(normals) @ light)[:, None] + gloss[:, None]
     backdrop = _backdrop(model, face, points, float(position[2]), light, rng, image_size)
     low = np.clip(np.floor(points[:, :2].min(axis=0)), 0, image_size - 1).astype(int)
