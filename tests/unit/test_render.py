@@ -68,12 +68,15 @@ def test_antialiased_pixels_are_the_mean_of_their_samples():
 @pytest.mark.parametrize("pose", [(0.0, 0.0, 0.0), (0.2, 0.9, -0.3), (-0.4, -1.4, 0.1), (0.0, np.pi, 0.0)])
 def test_visibility_agrees_with_brute_force(pose):
     model = toy_model()
-    points = project(
-        model.mean_shape.astype(np.float64) + [0, 0, -60], np.array(pose), np.array([31.3, 33.1, 0.4])
-    )
-    seen = visible_vertices(points, model.triangles, 64, 56)
-    assert np.array_equal(seen, brute_force_visible(points, model.triangles, 64, 56))
-    assert seen.any() != (pose[1] == np.pi) and not seen.all()
+    face = model.mean_shape.astype(np.float64) + [0, 0, -60]
+    mask = face * [0.5, 0.4, 1] + [-12, 9, 25]  # a smaller face before it
+    triangles = np.concatenate([model.triangles, model.triangles + len(face)])
+    points = project(np.concatenate([face, mask]), np.array(pose), np.array([31.3, 33.1, 0.4]))
+    seen = visible_vertices(points, triangles, 64, 56)
+    assert np.array_equal(seen, brute_force_visible(points, triangles, 64, 56))
+    alone = visible_vertices(points[:len(face)], model.triangles, 64, 56)
+    hidden = alone & ~seen[:len(face)]
+    assert hidden.sum() > 10 and seen.any() if abs(pose[1]) < 1 else not seen.all()
 
 
 def test_what_hides_may_itself_face_away():
@@ -82,6 +85,12 @@ def test_what_hides_may_itself_face_away():
     assert not visible_vertices(points, triangles, 5, 6).any()
     points[4:, 2] = 5
     assert visible_vertices(points, triangles, 5, 6).tolist() == [False] * 4 + [True] * 3
+
+
+def test_an_edge_or_a_corner_hides_what_lies_exactly_behind():
+    points = np.concatenate([SQUARE + [0, 0, 5], SQUARE * [1, 1, 0], [[2.5, 3, 0], [2.5, 1, 0], [4, 2, 0]]])
+    triangles = np.concatenate([HALVES, HALVES + 4, [[4, 8, 9], [8, 10, 9]]])
+    assert visible_vertices(points, triangles, 5, 6).tolist() == [True] * 4 + [False] * 7
 
 
 def test_clay_is_brightest_where_it_faces_the_light_and_leaves_the_background():
