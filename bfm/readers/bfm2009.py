@@ -170,7 +170,7 @@ def _trim(parts: _Parts, keep: np.ndarray, count: int) -> None:
         for what, array in (("mean", mean.reshape(-1, 1)), ("basis", basis)):
             if len(array) != 3 * count:
                 raise ValueError(f"{what} in {parts.path} must have {3 * count} rows, got {len(array)}")
-        return mean.ravel()[rows], basis[rows], stddev
+        return mean.ravel()[rows], basis.T[:, rows].T, stddev  # a .mat keeps each mode together; so does this
 
     parts.shape = cut(*parts.shape)
     parts.texture = None if parts.texture is None else cut(*parts.texture)

@@ -143,7 +143,7 @@ def test_mirror_pairs_of_a_bent_mesh_are_mutual(head):
     rng = np.random.default_rng(0)
     bent = vertices + rng.normal(size=vertices.shape).astype(np.float32) * 1.5
     found = mirror_map(bent)
-    assert (found[found] == np.arange(len(bent))).mean() > 0.93  # by mutual nearest alone: 0.79
+    assert (found[found] == np.arange(len(bent))).mean() > 0.93  # by mutual nearest alone: 0.62
     np.testing.assert_allclose(
         asymmetry(bent, found)[:50],
         [np.linalg.norm(bent[found[v]] * [-1, 1, 1] - bent[v]) for v in range(50)], rtol=1e-5,
