@@ -26,6 +26,8 @@ FACING = 0.15
 """Least cosine between normal and view of a sample that is used."""
 OCCLUSION_CELL, OCCLUSION_DEPTH = 6.0, 12.0
 """mm: a sample is hidden if another in its cell of the view is nearer by this depth."""
+BROW_MARGIN, INNER = 8.0, 0.9
+"""mm above the brows, and share of the jaw's half width: beyond, photos show hair as often as skin."""
 BLACK, SATURATED = 4 / 255, 250 / 255
 """Brightest channel of a sample that tells something; what 300W-LP pads photos with is black."""
 
@@ -40,13 +42,14 @@ class Photometry:
     model : MorphableModel
         Numpy arrays.
     samples : int
-        Number of samples, spread evenly by area over the face (ears and neck left out).
+        Number of samples, spread evenly by area over the face; ears, neck, forehead and temples are left out.
     """
 
     def __init__(self, model: MorphableModel, samples: int = SAMPLES):
         corners = model.mean_shape[model.triangles].astype(np.float64)
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         area[(model.regions[model.triangles] == REGIONS.index("outside")).any(axis=1)] = 0
+        area[~_seldom_under_hair(model, corners.mean(axis=1))] = 0
         covered = np.cumsum(area)
         chosen = np.unique(np.searchsorted(covered, (np.arange(samples) + 0.5) / samples * covered[-1]))
         triangles = model.triangles[chosen]
@@ -156,6 +159,12 @@ class Photometry:
                 f"got {usable.sum()}; the face is mostly outside the photo, or badly exposed"
             )
         return colours[usable], normals[seen[usable]].astype(np.float32), seen[usable]
+
+
+def _seldom_under_hair(model: MorphableModel, places: np.ndarray) -> np.ndarray:
+    """(F,) whether (F, 3) places on the mean face lie below the brows and within the jaw's width."""
+    jaw, brows = model.mean_shape[model.landmarks[:17]], model.mean_shape[model.landmarks[17:27]]
+    return (places[:, 1] < brows[:, 1].max() + BROW_MARGIN) & (np.abs(places[:, 0]) < INNER * np.abs(jaw[:, 0]).max())
 
 
 def _hidden(placed: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from bfm.pose import pose_from_rotation, project
 
 JAW = 17
 """The first landmarks run along the jaw, from the subject's right ear (image left) over the chin."""
-LANDMARK_SIGMA = 1.5
+LANDMARK_SIGMA = 1.0
 """mm: how far a label may lie from the surface point it names."""
 ITERATIONS = 10
 JAW_CANDIDATES = 24

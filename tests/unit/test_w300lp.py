@@ -198,7 +198,7 @@ def test_damaged_files_are_rejected_wherever_the_damage_is(tmp_path):
         path.write_bytes(whole[:length])
         assert reason(tmp_path).kind in ("unreadable annotation", "missing key", "no annotation"), length
     rng = np.random.default_rng(0)
-    for _ in range(500):  # changed bytes are either harmless or a SampleError
+    for _ in range(300):  # changed bytes are either harmless or a SampleError
         damaged = bytearray(whole)
         for _ in range(rng.integers(1, 4)):
             damaged[rng.integers(len(whole))] = rng.integers(256)
