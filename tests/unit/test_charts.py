@@ -62,7 +62,7 @@ def test_sample_is_bilinear_at_the_vertices(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [24, 65])
+@pytest.mark.parametrize("size", [7, 24, 65])
 def test_a_field_linear_in_uv_survives_even_at_the_outline(kind, size):
     chart = make_chart(toy_model(), kind, size)
     field = chart.uv.astype(np.float64) @ [[3.0, -1], [1, 2]] + [5, 0]
@@ -70,6 +70,15 @@ def test_a_field_linear_in_uv_survives_even_at_the_outline(kind, size):
     row, column = np.nonzero(chart.mask)
     places = np.stack([column, size - 1 - row], 1) / (size - 1)
     np.testing.assert_allclose(chart.unwrap(field)[:, chart.mask].T, places @ [[3.0, -1], [1, 2]] + [5, 0], atol=2e-5)
+
+
+def test_a_field_linear_in_uv_survives_on_a_spike_thinner_than_a_texel():
+    model = toy_model()
+    uv = ((model.mean_shape[:, :2] / [70, 90] + 1) / 2 * 0.6 + 0.2).astype(np.float32)
+    uv[16] = 0.995, 0.79  # the upper right corner
+    chart = make_chart(replace(model, uv=uv), "file", 16)
+    field = uv.astype(np.float64) @ [[3.0, -1], [1, 2]]
+    np.testing.assert_allclose(chart.sample(chart.unwrap(field)), field, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
