@@ -141,7 +141,7 @@ def _random_face(model: MorphableModel, rng: np.random.Generator) -> _Face:
     )
     exp_coeffs *= np.float32(rng.uniform(0.2, 1.2))
     colours = np.clip(model.albedo(albedo_coeffs), 0.02, 0.98) * _skin_detail(model.mean_shape, rng)[:, None]
-    hair = rng.uniform(0.03, 0.4) * np.array([1.0, rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.9)])
+    hair = rng.uniform(0.03, 0.4) * np.cumprod([1.0, rng.uniform(0.7, 1.0), rng.uniform(0.5, 0.95)])
     vertices = model.shape(id_coeffs, exp_coeffs)
     normals = vertex_normals(vertices, model.triangles)
     return _Face(id_coeffs, exp_coeffs, albedo_coeffs, vertices, normals, colours, hair)
@@ -151,7 +151,7 @@ def _skin_detail(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(V,) factor on the albedo that no linear mode has: pores, blotches, wrinkles, moles; `places` in mm."""
     strength = rng.uniform(0.4, 1.0)
     factor = np.ones(len(places), np.float32)
-    for cell, amount in (((2.0, 2.0, 2.0), 0.05), ((8.0, 8.0, 8.0), 0.04), ((25.0, 3.0, 25.0), 0.05)):
+    for cell, amount in (((2.0, 2.0, 2.0), 0.04), ((8.0, 8.0, 8.0), 0.03), ((25.0, 3.0, 25.0), 0.02)):
         factor += np.float32(amount * strength) * _lattice_noise(places / np.array(cell, np.float32), rng)
     for mole in places[rng.integers(len(places), size=rng.poisson(4))]:
         radius = rng.uniform(0.8, 2.5)
