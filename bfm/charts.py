@@ -152,7 +152,9 @@ def make_chart(model: MorphableModel, name: str = "default", size: int = 256) ->
       it folds the outermost surface is kept, and hidden vertices read that surface.
     - ``harmonic``: a bijection, see `_harmonic_uv`; no vertex is hidden.
     - ``file``: the texture coordinates that came with the model.
-    - ``default``: ``harmonic``, which has the least round-trip error on every model tried.
+    - ``default``: ``harmonic``, which has the least round-trip error. Mean and maximum at 256 texels, mm: open model
+      0.02 and 0.7 (cylindrical 0.34 and 11, as it hides the inner lips and the underside of the nose); BFM mean
+      0.011 and 0.8 (its own coordinates 0.015 and 8.6, cylindrical 0.033 and 20).
 
     Parameters
     ----------
