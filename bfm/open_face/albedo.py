@@ -91,7 +91,7 @@ class _Face:
         self.eye_depth = np.clip(areas["eye"], 0, 1)  # 0 at the lid rim
         self.lash, self.lids = np.clip(1.4 * areas["lash"], 0, 1), areas["lids"] * (1 - self.eye)
         self.mouth_inside = below(-areas["mouth_inside"], -0.5, 0.4)
-        self.lips = areas["lips"]
+        self.lips = below(-areas["lips"], -0.68, 0.32)  # its border is a little inside MakeHuman's
         self.skin = 1 - self.eye
         self.brow_centre = curve(self.x, self.marks[22:27, :2] + np.array(
             [[-1.5, -4.5], [0, -2.8], [0, -1.6], [0, -1.0], [2, -1.2]]
@@ -135,7 +135,7 @@ def _paint_mean(face: _Face) -> np.ndarray:
     mean = np.empty_like(face.points)
     mean[:] = SKIN
     blush = (
-        0.9 * face.patch(44, -6, 26, 24) + 0.7 * face.patch(0, -8, 17, 16) + 0.4 * face.patch(0, -74, 22, 16)
+        0.8 * face.patch(44, -6, 32, 30) + 0.7 * face.patch(0, -8, 20, 18) + 0.4 * face.patch(0, -74, 26, 20)
         + 0.6 * face.lids
     )
     mean += blush[:, None] * (1.3 * BLOOD)
@@ -143,11 +143,11 @@ def _paint_mean(face: _Face) -> np.ndarray:
     mean += (0.25 * face.patch(26, 18, 24, 12) + 0.2 * face.patch(31, 36, 26, 11) + 0.5 * face.lids)[:, None] * (
         0.6 * MELANIN
     )
+    mean += (0.5 * face.patch(24.5, face.marks[54, 1] - 0.5, 6, 5))[:, None] * MELANIN
     mean += (0.35 * face.beard)[:, None] * GREY
     mean += (0.06 * face.skin * face.grain(5.0, 901) + 0.06 * face.skin * face.grain(2.5, 902))[:, None] * MELANIN
-    nostril = face.points - [9.2, -14.6, 107.5]
-    nostril[:, 0] = face.x - 9.2
-    pit = below((nostril * nostril * [0.8, 1.6, 0.8]).sum(1), 9.0, 8.0)
+    dx, dy, dz = face.x - 9.2, face.y + 14.6, face.z - 107.5
+    pit = below(0.8 * dx * dx + 1.6 * dy * dy + 0.8 * dz * dz, 9.0, 8.0)
     wet = below(np.abs(face.x - face.marks[42, 0]), 0.8, 1.4) * face.eye
     hair = 0.92 + 0.08 * np.clip(face.grain(1.3, 903), -1, 1)
     for mask, colour in (
@@ -171,11 +171,11 @@ def _skin_modes(face: _Face) -> list[list[Layer]]:
         [(face.bare, MELANIN), (0.5 * face.lips, 0.75 * MELANIN), (face.brow, 0.3 * MELANIN), (iris, 0.3 * MELANIN),
          (0.5 * face.beard, 0.15 * MELANIN)],
         [(face.bare, 0.4 * BLOOD), (face.lips, 0.4 * BLOOD)],
-        [(face.bare, 0.7 * YELLOW)],
+        [(face.bare, 0.55 * YELLOW)],
         [(face.bare * np.clip(face.y / 100, -1, 1), 0.12 * MELANIN)],
         [(face.bare * (1 - face.front), 0.12 * MELANIN)],
         *([(face.patch(*spot), strength * BLOOD)] for spot, strength in (
-            ((44, -6, 28, 24), 0.5), ((0, -8, 17, 18), 0.4), ((0, -74, 24, 18), 0.25), ((0, 70, 60, 35), 0.2),
+            ((44, -6, 34, 30), 0.4), ((0, -8, 20, 20), 0.4), ((0, -74, 24, 18), 0.25), ((0, 70, 60, 35), 0.2),
             ((16, -16, 10, 12), 0.3), ((55, -30, 30, 40), 0.2), ((31, 20, 24, 14), 0.3),
         )),
         *([(face.patch(*spot), strength * MELANIN)] for spot, strength in (
@@ -193,10 +193,10 @@ def _lip_modes(face: _Face) -> list[list[Layer]]:
     lips, level = face.lips, face.marks[62, 1]
     edge = 4 * lips * (1 - lips)
     return [
-        [(lips, (0.018, -0.02, -0.013))], [(lips, (0.022, 0.02, 0.02))], [(lips, (-0.008, 0.0, 0.008))],
+        [(lips, (0.014, -0.017, -0.011))], [(lips, (0.022, 0.02, 0.02))], [(lips, (-0.008, 0.0, 0.008))],
         [(lips * below(-face.y, -level, 2.0), 0.15 * MELANIN)], [(edge, 0.15 * MELANIN)], [(edge, 0.4 * BLOOD)],
         [(lips * hill(face.x, face.y, (0, level - 6), (16, 9)), (0.03, 0.03, 0.03))],
-        [(lips * face.grain(2.2, 920), (0.012, 0.02, 0.018))],
+        [(lips * face.grain(2.2, 920), (0.006, 0.01, 0.009))],
         [(face.patch(25, level, 8, 8), 0.25 * MELANIN)],
     ]
 
@@ -207,7 +207,8 @@ def _brow_modes(face: _Face) -> list[list[Layer]]:
     inner, outer = below(face.x, 30, 10), below(-face.x, -38, 10)
     gap = face.skin * face.front * hill(face.x, face.y, (0, face.marks[22, 1] - 3), (15, 6))
     return [
-        [(brow, 0.8 * dark)], [(brow, (0.06, 0.03, 0.005))], [(brow * inner, 0.6 * dark)], [(brow * outer, 0.6 * dark)],
+        [(brow, 0.8 * dark)], [(brow, (0.035, 0.02, 0.004))],
+        [(brow * inner, 0.6 * dark)], [(brow * outer, 0.6 * dark)],
         [(face.brow_mask(0, 0.6) - face.brow_mask(0, -0.6), 1.2 * dark)],
         [(face.brow_mask(0.7, 0) - face.brow_mask(-0.7, 0), 1.6 * dark)],
         [((face.brow_mask(0.6, 0) - face.brow_mask(-0.6, 0)) * outer, 1.6 * dark)],
@@ -223,7 +224,7 @@ def _beard_modes(face: _Face) -> list[list[Layer]]:
     sides = face.beard * below(-face.x, -48, 18)
     return [
         [(face.beard, 0.8 * GREY)], [(moustache, 0.7 * GREY)], [(chin, 0.6 * GREY)], [(sides, 0.3 * GREY)],
-        *([(face.beard * face.grain(size, 940 + i), 0.09 * GREY)] for i, size in enumerate((1.6, 2.0, 3.0, 5.0, 9.0))),
+        *([(face.beard * face.grain(size, 940 + i), 0.09 * GREY)] for i, size in enumerate((1.3, 1.6, 2.0, 2.5, 3.5))),
     ]
 
 
@@ -235,7 +236,8 @@ def _eye_modes(face: _Face) -> list[list[Layer]]:
     iris = disc(5.6) - disc(2.0)
     white = face.eye - disc(5.6)
     return [
-        [(iris, (0.04, 0.055, 0.075))], [(iris, (-0.012, 0.004, 0.025))], [(iris, (0.0, 0.02, -0.005))],
+        [(iris, (0.04, 0.055, 0.075))],
+        [(iris, (-0.008, 0.003, 0.016))], [(iris, (0.0, 0.02, -0.005))],
         [(disc(5.8) - disc(4.6), (-0.05, -0.05, -0.05))], [(disc(3.4) - disc(2.0), (0.05, 0.03, 0.0))],
         [(disc(2.4) - disc(1.6), (-0.1, -0.08, -0.06))], [(disc(5.9) - disc(5.3), (-0.12, -0.12, -0.12))],
         [(iris * face.grain(1.2, 950), (0.03, 0.03, 0.03))],

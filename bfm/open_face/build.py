@@ -45,8 +45,8 @@ LANDMARKS = {
     27: (0, 25.5, 104.5), 28: (0, 13.5, 110.5), 29: (0, 2.0, 118.0), 30: 5054, 33: (0, -18.8, 114.0),
     34: (6.2, -17.2, 111.0), 35: (11.0, -16.7, 106.5),
     42: 13365, 43: 13359, 44: 13353, 45: 13377, 46: 13372, 47: 13368,
-    51: 466, 52: (5.8, -31.3, 113.4), 53: (16.5, -35.0, 108.0), 54: 7249, 55: (15.8, -45.0, 106.0),
-    56: (8.0, -48.2, 110.0), 57: 496,
+    51: (0, -33.8, 109.6), 52: (6.0, -33.4, 108.8), 53: (15.8, -36.4, 104.6), 54: 7249, 55: (15.5, -50.6, 101.8),
+    56: (8.0, -52.9, 104.4), 57: (0, -53.4, 105.2),
     62: 474, 63: 7227, 64: 10401, 65: 7242, 66: 493,
 }
 MIRRORED_LANDMARKS = {
@@ -55,36 +55,37 @@ MIRRORED_LANDMARKS = {
 }
 
 EXPRESSIONS = {
-    # mode: (standard deviation in units of the face units, {face unit: weight})
-    "jaw_open": (0.25, {"jawOpen": 1}),
-    "jaw_side": (0.3, {"jawLeft": 0.5, "jawRight": -0.5}),
-    "jaw_forward": (0.3, {"jawForward": 1}),
-    "mouth_side": (0.3, {"mouthLeft": 0.5, "mouthRight": -0.5}),
-    "smile_left": (0.3, {"mouthSmileLeft": 1}),
-    "smile_right": (0.3, {"mouthSmileRight": 1}),
-    "frown_left": (0.35, {"mouthFrownLeft": 1}),
-    "frown_right": (0.35, {"mouthFrownRight": 1}),
-    "pucker": (0.35, {"mouthPucker": 1}),
-    "funnel": (0.3, {"mouthFunnel": 1}),
-    "stretch": (0.35, {"mouthStretchLeft": 1, "mouthStretchRight": 1}),
-    "dimple": (0.35, {"mouthDimpleLeft": 1, "mouthDimpleRight": 1}),
-    "lips_press": (0.3, {"mouthPressLeft": 1, "mouthPressRight": 1}),
-    "lips_roll": (0.25, {"mouthRollLower": 1, "mouthRollUpper": 1}),
-    "lips_shrug": (0.35, {"mouthShrugLower": 1, "mouthShrugUpper": 1}),
-    "upper_lip_up_left": (0.35, {"mouthUpperUpLeft": 1}),
-    "upper_lip_up_right": (0.35, {"mouthUpperUpRight": 1}),
-    "lower_lip_down": (0.35, {"mouthLowerDownLeft": 1, "mouthLowerDownRight": 1}),
-    "cheek_puff": (0.3, {"cheekPuff": 1}),
-    "squint_left": (0.35, {"eyeSquintLeft": 1, "cheekSquintLeft": 0.5}),
-    "squint_right": (0.35, {"eyeSquintRight": 1, "cheekSquintRight": 0.5}),
-    "blink_left": (0.3, {"eyeBlinkLeft": 1}),
-    "blink_right": (0.3, {"eyeBlinkRight": 1}),
-    "eyes_wide": (0.35, {"eyeWideLeft": 1, "eyeWideRight": 1}),
-    "brow_inner_up": (0.4, {"browInnerUp": 1}),
-    "brow_outer_up_left": (0.4, {"browOuterUpLeft": 1}),
-    "brow_outer_up_right": (0.4, {"browOuterUpRight": 1}),
-    "brow_down": (0.4, {"browDownLeft": 1, "browDownRight": 1}),
-    "nose_sneer": (0.4, {"noseSneerLeft": 1, "noseSneerRight": 1}),
+    # mode: (standard deviation, {face unit: weight}); the deviation is about the root mean square weight in the
+    # expressions of `bfm.open_face.acts`
+    "jaw_open": (0.2, {"jawOpen": 1}),
+    "jaw_side": (0.17, {"jawLeft": 0.5, "jawRight": -0.5}),
+    "jaw_forward": (0.12, {"jawForward": 1}),
+    "mouth_side": (0.17, {"mouthLeft": 0.5, "mouthRight": -0.5}),
+    "smile_left": (0.2, {"mouthSmileLeft": 1}),
+    "smile_right": (0.2, {"mouthSmileRight": 1}),
+    "frown_left": (0.17, {"mouthFrownLeft": 1}),
+    "frown_right": (0.17, {"mouthFrownRight": 1}),
+    "pucker": (0.18, {"mouthPucker": 1}),
+    "funnel": (0.14, {"mouthFunnel": 1}),
+    "stretch": (0.14, {"mouthStretchLeft": 1, "mouthStretchRight": 1}),
+    "dimple": (0.12, {"mouthDimpleLeft": 1, "mouthDimpleRight": 1}),
+    "lips_press": (0.12, {"mouthPressLeft": 1, "mouthPressRight": 1}),
+    "lips_roll": (0.12, {"mouthRollLower": 1, "mouthRollUpper": 1}),
+    "lips_shrug": (0.15, {"mouthShrugLower": 1, "mouthShrugUpper": 1}),
+    "upper_lip_up_left": (0.14, {"mouthUpperUpLeft": 1}),
+    "upper_lip_up_right": (0.14, {"mouthUpperUpRight": 1}),
+    "lower_lip_down": (0.12, {"mouthLowerDownLeft": 1, "mouthLowerDownRight": 1}),
+    "cheek_puff": (0.14, {"cheekPuff": 1}),
+    "squint_left": (0.16, {"eyeSquintLeft": 1, "cheekSquintLeft": 0.5}),
+    "squint_right": (0.16, {"eyeSquintRight": 1, "cheekSquintRight": 0.5}),
+    "blink_left": (0.22, {"eyeBlinkLeft": 1}),
+    "blink_right": (0.22, {"eyeBlinkRight": 1}),
+    "eyes_wide": (0.2, {"eyeWideLeft": 1, "eyeWideRight": 1}),
+    "brow_inner_up": (0.25, {"browInnerUp": 1}),
+    "brow_outer_up_left": (0.23, {"browOuterUpLeft": 1}),
+    "brow_outer_up_right": (0.23, {"browOuterUpRight": 1}),
+    "brow_down": (0.2, {"browDownLeft": 1, "browDownRight": 1}),
+    "nose_sneer": (0.2, {"noseSneerLeft": 1, "noseSneerRight": 1}),
 }
 
 
@@ -109,9 +110,9 @@ def build(wheel: Path, out: Path) -> None:
 
     base = face(source.vertices) + MM * cut.bulge
     basis = np.stack([face(_symmetric(source, offset)) for offset in people.offsets])[:, half]
-    shapes = _align_rigidly(base[half], basis, people.sample(PEOPLE))
-    mean = shapes.mean(0)
     weight = np.where(half == cut.mirror[half], 1.0, 2.0)[:, None]  # a left vertex stands for two
+    shapes = _align_rigidly(base[half], basis, people.sample(PEOPLE), weight)
+    mean = shapes.mean(0)
     modes, deviations = _principal_modes(shapes - mean, weight)
     expressions = np.stack([
         deviation * face(sum(w * _face_unit(source, head, unit) for unit, w in units.items()))
@@ -210,13 +211,18 @@ _OPPOSITES = {
 
 
 def _face_unit(source: MakeHuman, head: np.ndarray, name: str) -> np.ndarray:
-    """Return the displacement of a face unit; a blink scaled along the eye, so that it just closes this head's."""
+    """Return the displacement of a face unit, the right ones mirrored from the left, middle ones symmetric.
+
+    A blink is scaled along the eye, so that it just closes this head's.
+    """
+    if name.endswith("Right"):
+        return _face_unit(source, head, name.removesuffix("Right") + "Left")[source.twin] * [-1, 1, 1]
     offsets = source.face_unit(name)
+    if not name.endswith("Left"):
+        return _symmetric(source, offsets)
     if not name.startswith("eyeBlink"):
         return offsets
     upper, lower = np.array(UPPER_LID), np.array(LOWER_LID)
-    if name.endswith("Right"):
-        upper, lower = source.twin[upper], source.twin[lower]
     side = np.abs(head[:, 0])
     order = np.argsort(side[lower])
     goal = np.interp(side[upper], side[lower][order], head[lower][order, 1])
@@ -230,14 +236,15 @@ def _symmetric(source: MakeHuman, offsets: np.ndarray) -> np.ndarray:
     return (offsets + offsets[source.twin] * [-1, 1, 1]) / 2
 
 
-def _align_rigidly(base: np.ndarray, basis: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _align_rigidly(base: np.ndarray, basis: np.ndarray, weights: np.ndarray, vertex_weight: np.ndarray) -> np.ndarray:
     """Return the (S, V, 3) left halves of sampled faces, moved onto their average: up, forward and nodding.
 
     Size is kept: it belongs to the person.
     """
     shapes = (base.ravel() + weights @ basis.reshape(len(basis), -1)).reshape(-1, *base.shape)
-    shapes[..., 1:] -= shapes[..., 1:].mean(1, keepdims=True)
-    target = shapes.mean(0)
+    vertex_weight = vertex_weight / vertex_weight.sum()
+    shapes[..., 1:] -= (shapes[..., 1:] * vertex_weight).sum(1, keepdims=True)
+    target = (shapes * vertex_weight).mean(0)
     y, z = shapes[..., 1], shapes[..., 2]
     angle = np.arctan2(
         (z * target[:, 1] - y * target[:, 2]).sum(1), (y * target[:, 1] + z * target[:, 2]).sum(1)

@@ -19,7 +19,7 @@ def hill(x: np.ndarray, y: np.ndarray, centre: tuple[float, float], reach: tuple
     """Return a smooth hill of height 1 that ends at an ellipse."""
     across, along = (x - centre[0]) / reach[0], (y - centre[1]) / reach[1]
     inside = np.clip(1 - across * across - along * along, 0, 1)
-    return inside * inside
+    return inside * inside * inside
 
 
 def curve(x: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ LASH_LOOP = (6784, 6790)
 EYE_RINGS = (0.84, 0.67, 0.5, 0.33, 0.16)
 # outline of the face in the side view, decimetres (z, y), from the hairline past the ear to under the chin
 OUTLINE = (
-    (1.33, 8.05), (1.12, 7.93), (0.88, 7.72), (0.69, 7.45), (0.605, 7.20), (0.61, 6.95), (0.62, 6.72), (0.71, 6.46),
-    (0.88, 6.27), (1.07, 6.15),
+    (1.33, 8.05), (1.12, 7.93), (0.88, 7.72), (0.69, 7.45), (0.605, 7.20), (0.61, 6.95), (0.63, 6.72), (0.74, 6.50),
+    (0.93, 6.32), (1.10, 6.22),
 )
 OUTLINE_CENTRE = (1.25, 7.10)
 SNAP = 0.3  # an edge cut closer than this to one of its ends moves that end instead
