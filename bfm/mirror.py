@@ -31,7 +31,7 @@ def mirror_map(mean_shape: np.ndarray) -> np.ndarray:
     while True:
         open_distance = np.where(twin[candidates] < 0, distance, np.inf)
         choice = candidates[own, open_distance.argmin(axis=1)]
-        paired = (twin < 0) & np.isfinite(open_distance.min(axis=1)) & (choice[choice] == own)
+        paired = (twin < 0) & (choice[choice] == own)
         if not paired.any():
             return np.where(twin < 0, candidates[:, 0], twin).astype(np.int32)
         twin[paired] = choice[paired]

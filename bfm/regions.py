@@ -17,7 +17,6 @@ _FEATURES = {
 }
 # all lengths in units of the distance between the outer corners of the eyes (86 mm in the BFM mean)
 _WIDEN = {"eyes": 0.13, "nose": 0.11, "mouth": 0.12}
-_DEPTH = 0.35
 _MARGIN = 0.04
 
 
@@ -58,11 +57,9 @@ def label_regions(mean_shape: np.ndarray, triangles: np.ndarray, landmarks: np.n
         )
     regions = np.where(face, REGIONS.index("face"), REGIONS.index("outside")).astype(np.uint8)
     for name, of_feature in _FEATURES.items():
-        outline = points[of_feature]
-        near = face & (mean_shape[:, 2] > outline[:, 2].min() - _DEPTH * unit)
-        hull = outline[ConvexHull(outline[:, :2]).vertices, :2]
-        near[near] = _distance(mean_shape[near, :2], hull) < _WIDEN[name] * unit
-        regions[near] = REGIONS.index(name)
+        outline = points[of_feature, :2]
+        hull = outline[ConvexHull(outline).vertices]
+        regions[face & (_distance(mean_shape[:, :2], hull) < _WIDEN[name] * unit)] = REGIONS.index(name)
     return regions
 
 

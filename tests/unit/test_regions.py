@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from bfm import regions
 from bfm.landmarks import NAMED, complete_landmarks
 from bfm.mirror import asymmetry, mirror_map
 from bfm.morphable_model import REGIONS
@@ -79,6 +80,16 @@ def test_a_face_hanging_by_a_corner_is_cut_off(head):
     )
     np.testing.assert_array_equal(after[:count], before)
     assert (after[count:] == OUTSIDE).all()
+
+
+def test_a_vertex_where_two_gaps_meet_joins_them():
+    index = np.arange(49).reshape(7, 7)
+    cells = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+    triangles = np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]])
+    inside = np.ones(49, bool)
+    inside[index[3, [2, 4]]] = False
+    sheet = regions._one_sheet(inside, triangles, np.full(68, index[1, 1]))
+    assert set(np.flatnonzero(~sheet)) == set(index[3, 2:5])
 
 
 def test_a_landmark_off_the_sheet_is_named(head):
