@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 REGIONS = ("outside", "face", "eyes", "nose", "mouth")
 """Names of the values of `MorphableModel.regions`; "outside" is what a face chart leaves out (ears, neck)."""
@@ -193,7 +194,7 @@ class MorphableModel:
         Returns
         -------
         MorphableModel
-            Numpy arrays, copied. A vertex whose mirror twin goes becomes its own twin.
+            Numpy arrays, copied. A vertex whose mirror twin goes gets the one nearest to its mirror image.
 
         Raises
         ------
@@ -211,15 +212,17 @@ class MorphableModel:
             mapped = new_index[triangles]
             return mapped[(mapped >= 0).all(axis=1)]
 
-        twin = new_index[self.mirror[keep]]
+        mirror, mean_shape = new_index[self.mirror[keep]], self.mean_shape[keep]
+        bereft = mirror < 0
+        mirror[bereft] = cKDTree(mean_shape).query(mean_shape[bereft] * [-1, 1, 1])[1]
         return replace(
             self,
-            mean_shape=self.mean_shape[keep], mean_albedo=self.mean_albedo[keep],
+            mean_shape=mean_shape, mean_albedo=self.mean_albedo[keep],
             id_basis=self.id_basis[:, keep], exp_basis=self.exp_basis[:, keep],
             albedo_basis=self.albedo_basis[:, keep],
             triangles=kept(self.triangles), mouth_triangles=kept(self.mouth_triangles),
             landmarks=new_index[self.landmarks],
-            mirror=np.where(twin < 0, np.arange(len(keep), dtype=np.int32), twin).astype(np.int32),
+            mirror=mirror,
             regions=self.regions[keep], layout=layout, uv=None if self.uv is None else self.uv[keep],
         )
 

@@ -8,6 +8,7 @@ import scipy.io
 
 from bfm.layouts import LAYOUTS, to_layout
 from bfm.morphable_model import MorphableModel
+from toy import toy_model
 
 COUNTS = (53490, 53215, 38365, 35709)
 
@@ -66,6 +67,22 @@ def test_each_layout_takes_its_vertices_of_the_raw_model(raw, files, lists, targ
     # triangles still join the same raw vertices
     np.testing.assert_array_equal(wanted[model.triangles[:10]], raw.triangles[:10])
     np.testing.assert_array_equal(wanted[model.landmarks], raw.landmarks)
+
+
+def test_a_vertex_that_loses_its_twin_gets_the_nearest_to_its_mirror_image():
+    model = toy_model()
+    side = model.landmarks[0]  # at x = -70
+    twin = model.mirror[side]
+    assert twin == model.landmarks[16]
+    swap = model.landmarks.copy()
+    swap[16] = swap[30]  # a landmark may not go
+    keep = np.delete(np.arange(len(model.mean_shape)), twin)
+    cut = replace(model, landmarks=swap).take(keep, "cut")
+    lone = int(np.flatnonzero(keep == side)[0])
+    off = np.linalg.norm(cut.mean_shape - cut.mean_shape[lone] * [-1, 1, 1], axis=1)
+    assert cut.mirror[lone] == off.argmin()
+    others = np.delete(np.arange(len(keep)), lone)
+    np.testing.assert_array_equal(keep[cut.mirror[others]], model.mirror[keep[others]])
 
 
 @pytest.mark.parametrize(("names", "message"), [
