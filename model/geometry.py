@@ -129,7 +129,8 @@ class MultiTaskEncoder(nn.Module):
 class AttributeDecoder(nn.Module):
     """AD, Eq. (2): f_L to one attribute spatial map.
 
-    Pix2pix's decoder with bilinear upsampling in place of the transposed convolutions.
+    Pix2pix's decoder with bilinear upsampling in place of the transposed convolutions. The output layer starts
+    small, and `start_from` adds a fixed map before tanh: the mean face, so that it need not be painted anew.
 
     Parameters
     ----------
@@ -174,9 +175,9 @@ class AttributeDecoder(nn.Module):
         with _full_precision(features):  # bfloat16 next to 1 is a millimetre wide
             return torch.tanh(self.output(features.float()) + self.start)
 
-    def start_from(self, maps: torch.Tensor):
-        """Make the untrained decoder give about these (3, S, S) maps, inside (-1, 1), for every input."""
-        self.start.copy_(torch.atanh(maps))
+    def start_from_(self, start: torch.Tensor):
+        """Make the untrained decoder give about this (3, S, S) map, inside (-1, 1), for every input."""
+        self.start.copy_(torch.atanh(start))
 
 
 class GeometryStream(nn.Module):

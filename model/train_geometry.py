@@ -149,6 +149,7 @@ class GeometryTask:
         self.network = GeometryStream(
             len(model.albedo_basis), int(attributes["size"]), config.width, batch_norm=not config.encoder_weights
         )
+        self.network.identity_decoder.start_from_(torch.tensor(maps.mean_map))
         if config.encoder_weights:
             load_vgg(self.network.encoder, Path(config.encoder_weights))
         self.network.to(device, memory_format=self.memory_format)

@@ -12,7 +12,7 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from bfm.light import sh_basis
 from bfm.pose import project, rotation_matrix
-from model.config import Augmentation
+from model.config import NO_AUGMENTATION, Augmentation
 from model.data import (
     LANDMARK_MIRROR, Batch, FaceDataset, Preparer, augment, batch_indices, mirrored_albedo, similarity,
     split_identities, step_generator, training_loader, warp,
@@ -21,7 +21,6 @@ from model.geometry import Parameters, denormalise_position, normalise_position
 
 SIZE = 64
 CPU = torch.device("cpu")
-STILL = Augmentation(*[0.0] * 7)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_augmented_mesh_lies_on_the_augmented_image(model, maps, flip):
 
 def test_landmarks_follow_the_image(model, maps):
     _, batch = make_batch(model, maps, SIZE)
-    moves = dataclasses.replace(STILL, rotation=40, scale=0.1, shift=0.1)
+    moves = dataclasses.replace(NO_AUGMENTATION, rotation=40, scale=0.1, shift=0.1)
     seen = augment(batch, moves, step_generator(0, 1), torch.eye(4))
     faces = [draw_face(model, SIZE, seed) for seed in range(6)]
     vertices = np.stack([model.shape(face["id_coeffs"], face["exp_coeffs"]) for face in faces])[:, model.landmarks]
@@ -150,7 +149,7 @@ def test_light_follows_the_image(model, maps):
 
 def test_colour_changes_only_the_image(model, maps):
     _, batch = make_batch(model, maps, SIZE)
-    colour = dataclasses.replace(STILL, tint=0.1, saturation=0.3)
+    colour = dataclasses.replace(NO_AUGMENTATION, tint=0.1, saturation=0.3)
     tinted = Batch(torch.rand(batch.image.shape), *batch[1:])
     seen = augment(tinted, colour, step_generator(0, 3), torch.eye(4))
     assert (seen.image - tinted.image).abs().max() > 0.03 and seen.image.min() >= 0 and seen.image.max() <= 1
@@ -162,7 +161,7 @@ def test_colour_changes_only_the_image(model, maps):
 
 def test_no_change_is_the_identity(model, maps):
     _, batch = make_batch(model, maps, SIZE)
-    seen = augment(batch, STILL, step_generator(0, 4), torch.eye(4))
+    seen = augment(batch, NO_AUGMENTATION, step_generator(0, 4), torch.eye(4))
     torch.testing.assert_close(seen.image, batch.image.clamp(0, 1), atol=1e-4, rtol=0)
     assert torch.equal(seen.identity_map, batch.identity_map)
 

@@ -32,6 +32,18 @@ def test_parameters_alone_equal_those_of_the_whole():
         assert torch.equal(alone, whole)
 
 
+def test_an_untrained_decoder_gives_the_map_to_start_from():
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True)
+    start = torch.rand(3, 32, 32) * 1.8 - 0.9
+    network.identity_decoder.start_from_(start)
+    geometry = network(torch.rand(4, 3, 32, 32))
+    assert (geometry.identity_map - start).abs().max() < 0.1
+    assert geometry.expression_map.abs().max() < 0.1
+    again = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True)
+    again.load_state_dict(network.state_dict())  # it is part of the weights
+    assert torch.equal(again.identity_decoder.start, network.identity_decoder.start)
+
+
 def test_every_weight_is_trained():
     network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True)
     geometry = network(torch.rand(2, 3, 32, 32))
