@@ -8,6 +8,8 @@ from bfm.open_face.paint import below, curve, hill, noise, stroke
 from bfm.open_face.subdivide import subdivision
 
 OCTAHEDRON = np.array([[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]])
+TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+BIPYRAMID = np.array([[i, (i + 1) % 5, 5] for i in range(5)] + [[(i + 1) % 5, i, 6] for i in range(5)])
 CORNERS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
 
 
@@ -36,14 +38,14 @@ def slow_loop(points, triangles):
     return np.array(old), new
 
 
-@pytest.mark.parametrize("triangles", [OCTAHEDRON, OCTAHEDRON[:5], OCTAHEDRON[:4]])
+@pytest.mark.parametrize("triangles", [OCTAHEDRON, OCTAHEDRON[:5], OCTAHEDRON[:4], TETRAHEDRON, BIPYRAMID])
 def test_one_level_equals_the_definition(triangles):
     count = triangles.max() + 1
-    points = CORNERS[:count] + np.random.default_rng(0).normal(0, 0.1, (count, 3))
+    points = np.random.default_rng(0).normal(0, 1, (count, 3))
     operator, fine, _ = subdivision(triangles, np.arange(count), 1)
     old, new = slow_loop(points, triangles)
     result = operator @ points
-    assert result[:count] == pytest.approx(old, abs=3e-3)  # the valence weight is rounded to 1/512
+    assert result[:count] == pytest.approx(old, abs=2e-2)  # the valence weight is rounded to 1/512
     assert len(result) == count + len(new) and len(fine) == 4 * len(triangles)
     for point in new.values():
         assert np.linalg.norm(result[count:] - point, axis=1).min() < 1e-12
@@ -86,6 +88,7 @@ def test_brushes():
     assert curve(knots[:, 0], knots) == pytest.approx(knots[:, 1])
     assert curve(np.array([-9.0, 9.0]), knots) == pytest.approx([3.0, 2.0])
     assert np.abs(np.diff(curve(x, knots))).max() < 0.05  # no jumps
+    assert np.abs(np.diff(curve(x, knots), 2)).max() < 3e-3  # nor kinks
     assert hill(np.array([0.0, 3.0, 1.5]), np.array([1.0, 1.0, 1.0]), (0, 1), (3, 2)) == pytest.approx([1, 0, 0.421875])
     line = stroke(np.array([0.5, 0.5, 2.0]), np.array([0.0, 3.0, 0.2]), ((0, 0), (1, 0)), 1.0)
     assert line == pytest.approx([1, 0, 0])
@@ -99,6 +102,7 @@ def test_noise_is_smooth_repeatable_and_of_unit_size():
     assert np.abs(noise(points + 1e-4, 5) - values).max() < 2e-3
     assert abs(np.corrcoef(values, noise(points, 6))[0, 1]) < 0.05
     lattice = np.array([[0, 0, 0], [3, -2, 7]])
+    assert np.abs(noise(lattice + 1e-3, 4) - noise(lattice + 0.0, 4)).max() < 1e-4  # level at the lattice points
     # at a lattice point the noise is the hash itself
     assert noise(lattice.astype(float), 4) == pytest.approx([3 * slow_hash(*(place + 1000), 4) for place in lattice])
 
