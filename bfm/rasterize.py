@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 _LARGEST = 1e9
+_FLAT = 1e-100  # square pixels; below, products underflow
 _PIXELS_AT_ONCE = 1 << 17
 
 
@@ -26,8 +27,8 @@ def rasterize(
     points : np.ndarray
         (V, 2) x and y in pixels; they may lie outside the image.
     depth : np.ndarray
-        (V,) larger is nearer; varies linearly over a triangle. Depths equal in single precision tie, and
-        the triangle with the lowest index wins.
+        (V,) larger is nearer; varies linearly over a triangle. Depths closer than about ``1e-9`` of the greatest
+        depth tie, and the triangle with the lowest index wins.
     triangles : np.ndarray
         (F, 3) vertex indices.
     height : int
@@ -79,7 +80,7 @@ def _covered_pixels(points, depth, triangles, height, width):
     first_column, last_column = np.ceil(np.maximum(left, 0)), np.floor(np.minimum(right, width - 1))
     first_row, last_row = np.ceil(np.maximum(top, 0)), np.floor(np.minimum(bottom, height - 1))
     drawn = np.flatnonzero(
-        (np.abs(area) > rounding.max(0)) & (first_column <= last_column) & (first_row <= last_row)
+        (np.abs(area) > np.maximum(rounding.max(0), _FLAT)) & (first_column <= last_column) & (first_row <= last_row)
     )
     if not len(drawn):
         return
@@ -91,6 +92,8 @@ def _covered_pixels(points, depth, triangles, height, width):
     slope = np.stack([z[1] - z[0], z[2] - z[0]]) / area
     slope_x, slope_y = (normal[1] * slope[0] + normal[2] * slope[1] for normal in (normal_x, normal_y))
     nearest, farthest = z.max(0), z.min(0)
+    # depths are compared in whole steps, fine ones, so that rounding does not break ties; |depth| takes 30 bits
+    depth_bits = 30 - max(np.frexp(np.abs(z).max())[1], -900)
 
     # every (triangle, pixel row) pair, and the columns between the sides there
     of, step = spread((last_row[drawn] - first_row[drawn]).astype(np.int64) + 1)
@@ -124,7 +127,9 @@ def _covered_pixels(points, depth, triangles, height, width):
         part += begin
         of_part = of[part]
         pixel_depth = np.clip(z_start[part] + slope_x[of_part] * step, farthest[of_part], nearest[of_part])
-        yield pixel_start[part] + step, _key(pixel_depth, drawn[of_part])
+        # nearer is larger, then lower index is larger
+        level = np.rint(np.ldexp(pixel_depth, depth_bits)).astype(np.int64)
+        yield pixel_start[part] + step, (level << 32) | (np.iinfo(np.int32).max - drawn[of_part])
         begin = end
 
 
@@ -132,13 +137,6 @@ def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return owners and steps of runs: for counts (2, 1, 3), owners (0, 0, 1, 2, 2, 2), steps (0, 1, 0, 0, 1, 2)."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _key(depth, triangle):
-    """Pack single-precision depth and triangle into int64 so that nearer is larger, then lower index larger."""
-    bits = (depth.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0 turns -0 into 0
-    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    return (ordered.astype(np.int64) << 32) | (np.iinfo(np.int32).max - triangle)
 
 
 def _barycentric(points, corners, column, row):
