@@ -31,7 +31,7 @@ FACE = MODEL.face_only()
 PHOTO = 150
 BACKGROUND = (40, 70, 120)
 LIGHT = np.array([2.8, 0.15, 0.4, 0.3, 0.05, 0.0, 0.05, -0.05, 0.1], np.float32)
-SHIFTED, OUTLINED, FAR = 1, 4, 7  # photos with a jaw 5 px off, with 2-D labels, and with large maps
+SHIFTED, OUTLINED, FAR, UNLABELLED = 1, 4, 7, 9  # photos: jaw label 5 px off, 2-D labels, large maps, no labels
 BAD = {
     "AFW/AFW_3_0": ("unreadable image", lambda arrays, image: (arrays, image[:200])),
     "AFW/AFW_5_0": (
@@ -68,7 +68,9 @@ def draw(face: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def labels(index: int, landmarks: np.ndarray) -> dict:
-    """The annotated landmarks of a photo: exact, but for two photos."""
+    """The annotated landmarks of a photo: exact, but for three photos."""
+    if index == UNLABELLED:
+        return {}
     if index == OUTLINED:  # the far half of the jaw lies on the visible outline
         return {"pt2d": landmarks.T + 1 + np.where(np.arange(68) < 8, 9, 0)}
     shift = np.outer([3, 4, 0], (np.arange(68) < 17) & (index == SHIFTED))
@@ -140,7 +142,9 @@ def test_samples_are_the_annotated_ones(tree, dense):
         again = project(shape, sample["pose"], sample["position"])[:, :2]
         np.testing.assert_allclose(again, sample["landmarks"], atol=2e-4)
         shift = 5 * 17 / 68 * 64 / square[2] if source == f"AFW/AFW_{SHIFTED}_0" else 0  # 2-D jaws do not count
-        assert sample["landmark_error"] == pytest.approx(shift, abs=3e-5)
+        if source == f"HELEN/HELEN_{UNLABELLED - 6}_0":
+            shift = np.nan
+        np.testing.assert_allclose(sample["landmark_error"], shift, atol=3e-5)
         with Image.open(root / f"{source}.jpg") as photo:
             crop = crop_image(photo.convert("RGB"), square, 64)
         assert np.abs(decode_image(sample["image"]) - crop.astype(int)).mean() < 1.5
@@ -171,8 +175,8 @@ def test_rejections_are_recorded_and_the_rest_goes_on(tree, dense):
     assert (summary.samples, summary.written) == (7, 7)
     shards = ShardSet(out_dir)
     errors, box = shards.column("landmark_error"), face_box(shards.column("landmarks"))
-    assert summary.landmark_error == pytest.approx(errors[1] / 7, abs=1e-4)
-    assert summary.landmark_percent == pytest.approx(100 * errors[1] / box[1] / 7, abs=1e-3)
+    assert summary.landmark_error == pytest.approx(errors[1] / 6, abs=1e-4)
+    assert summary.landmark_percent == pytest.approx(100 * errors[1] / box[1] / 6, abs=1e-3)
     assert summary.out_of_range == 1 and np.flatnonzero(shards.column("map_out_of_range")) == [list(faces).index(
         f"HELEN/HELEN_{FAR - 6}_0")]
     assert re.search(r"built 7 samples, rejected 4\n(  1 .*\n){4}", str(summary))
@@ -280,9 +284,9 @@ def test_a_seeded_draw(tree, tmp_path):
 def test_refit_meets_the_labels(tree, tmp_path):
     """Fitted parameters are not the annotated ones, but their landmarks are near; a damaged annotation is no bar."""
     summary = build(tree[0], tmp_path, refit=True)
-    assert summary.samples >= 8
+    assert summary.rejected == {"no landmarks": 2, "unreadable image": 1, "no annotation": 1}
+    assert "AFW/AFW_5_0" in ShardSet(tmp_path).column("source")
     assert summary.landmark_percent < 3
-    assert "damaged annotation" in summary.rejected or summary.rejected.keys() >= {"unreadable image", "no annotation"}
 
 
 def test_all_rejected(tree, tmp_path):
@@ -339,6 +343,12 @@ def test_attributes_and_constants_tell_all(dense):
     assert QUANTUM * shards.attributes["scale"] < 0.01  # mm
 
 
+def test_face_box():
+    landmarks = np.random.default_rng(0).uniform(0, 1, (2, 68, 2)) * [3, 12] + 5
+    landmarks[:, 0], landmarks[:, 9] = (5, 5), (8, 17)
+    np.testing.assert_allclose(face_box(landmarks), [6, 6])  # sqrt(3 * 12)
+
+
 def test_quantization():
     maps = np.linspace(-MAP_RANGE, MAP_RANGE, 100_001, dtype=np.float32)
     np.testing.assert_allclose(dequantize_maps(quantize_maps(maps)), maps, atol=QUANTUM / 2 + 1e-7)
@@ -378,4 +388,4 @@ def test_sheet_and_table(tree, dense, tmp_path):
     assert re.search(r"^  map out of range +1$", table, re.MULTILINE)
     assert re.search(r"^  identity_map +\d", table, re.MULTILINE)
     assert re.search(r"^yaw, degrees( +-?\d+\.\d{3}){7}$", table, re.MULTILINE)
-    assert "identity_map" not in statistics_table(tmp_path)
+    assert "identity_map" not in statistics_table(tmp_path) and "nan" not in table
