@@ -72,3 +72,11 @@ def test_refuses_numbers_that_are_not_places(value):
 def test_refuses_shapes_that_disagree():
     with pytest.raises(ValueError, match=r"points must have shape \(V, 2\) and depth \(V,\), got \(4, 2\) and \(3,\)"):
         rasterize(SQUARE, np.zeros(3), HALVES, 5, 6)
+
+
+def test_the_same_triangle_twice_is_a_tie_however_its_corners_are_ordered():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        points, depth = rng.integers(-4, 14, (3, 2)).astype(float), rng.integers(-4, 5, 3).astype(float)
+        triangles = np.stack([rng.permutation(3) for _ in range(4)])
+        assert set(np.unique(rasterize(points, depth, triangles, 9, 9)[0])) <= {-1, 0}
