@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from bfm.morphable_model import REGIONS
-from bfm.open_face import DATA_FILE, LEVELS, unfold
+from bfm.open_face import DATA_FILE, LEVELS, MEAN_STEP, unfold
 from bfm.open_face.makehuman import MakeHuman
 from bfm.open_face.subdivide import subdivision
 from bfm.open_face.topology import FaceCut, cut_face
 from bfm.regions import label_regions
 
-MM = 105.0  # a MakeHuman unit is 100 mm, but its heads are small: adult outer eye corners are 90 mm apart
+MM = 105.0  # a MakeHuman unit is 100 mm, but its heads are small: 105 puts the eyes as far apart as adults' are
 IDENTITY_MODES = 199
 PEOPLE = 8000
 SEED = 20
@@ -29,7 +29,6 @@ LOCAL_FOLDERS = ("cheek", "chin", "eyebrows", "eyes", "forehead", "head", "mouth
 LOCAL_SPREAD = 0.2
 LEFT_OUT = ("head-trans-", "head-back-scale-depth")  # movements of the whole or of the unseen back of the head
 ETHNICITIES = ("african", "asian", "caucasian")
-GRID = 2.0**-10  # mm: what a coordinate of the mean is rounded to
 
 # vertices along the left lid rims, without the corners
 UPPER_LID = (13369, 13371, 13359, 13352, 13353, 13358, 13357, 13356, 13355)
@@ -120,9 +119,8 @@ def build(wheel: Path, out: Path) -> None:
     ])
     mean_full = unfold(mean[None], cut.mirror)[0]
     origin = _origin(mean_full, cut)
-    out.parent.mkdir(exist_ok=True)
     arrays = {
-        "mean_shape": np.round((mean - origin) / GRID).astype(np.int32),
+        "mean_shape": np.round((mean - origin) / MEAN_STEP).astype(np.int32),
         **_quantised("id_basis", modes), **_quantised("exp_basis", expressions),
         # 300W-LP style raw units: micrometres along a mode of unit norm
         "id_stddev": (1000 * deviations).astype(np.float32),
