@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ BATCH = 32
 
 SETTINGS_FILE = "build.json"
 """Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
+
+_SCRATCH = "scratch-"
 
 
 @dataclass(frozen=True)
@@ -305,8 +308,10 @@ def build_asmd(
     paths = [shard_path(out_dir, index, len(slices)) for index in range(len(slices))]
     todo = [index for index, path in enumerate(paths) if not shard_matches(path, attributes)]
     kept = len(entries) - sum(len(slices[index]) for index in todo)
+    for left in out_dir.glob(f"{_SCRATCH}*"):  # of a run that was killed
+        shutil.rmtree(left)
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out_dir) as scratch,
         progress(total=len(entries), initial=kept, unit="photo", desc=out_dir.name) as bar,
     ):
         if todo:
@@ -389,18 +394,21 @@ def _build_shard(scratch: str, path: Path, entries: list[SampleEntry]) -> None:
 def _run(tasks: list[tuple], jobs: int, ticks: Path, bar: tqdm) -> None:
     """Build shards in worker processes; linear algebra has one thread there, so that sums always run alike."""
     ticks.touch()
-    shown = 0
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    executor = get_reusable_executor(max_workers=min(jobs, len(tasks)), env=dict.fromkeys(variables, "1"))
+    workers = min(jobs, len(tasks))
+    executor = get_reusable_executor(max_workers=workers, env=dict.fromkeys(variables, "1"))
+    waiting, pending, shown = deque(tasks), set(), 0
     try:
-        pending = {executor.submit(_build_shard, *task) for task in tasks}
-        while pending:
+        while waiting or pending:
+            while waiting and len(pending) < workers:
+                pending.add(executor.submit(_build_shard, *waiting.popleft()))
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
             counted = ticks.stat().st_size
-            bar.update(counted - shown)
-            shown = counted
+            if counted > shown:
+                bar.update(counted - shown)
+                shown = counted
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process died, perhaps for lack of memory; run again with fewer jobs, finished shards are kept"

@@ -122,7 +122,8 @@ def dense(tree, tmp_path_factory):
 
 
 def hashes(folder: Path) -> dict:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_samples_are_the_annotated_ones(tree, dense):
@@ -232,9 +233,11 @@ def test_a_rerun_mends_and_gives_the_same_bytes(tree, dense, tmp_path):
     first.unlink()
     (tmp_path / f"{first.name}.partial").write_bytes(b"half")
     third.write_bytes(third.read_bytes()[:5000])
+    (tmp_path / "scratch-old").mkdir()
     kept = second.stat().st_mtime_ns
     summary = build(tree[0], tmp_path)
     assert hashes(tmp_path) == wanted
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     assert second.stat().st_mtime_ns == kept
     assert (summary.samples, summary.written) == (7, 4)
     assert build(tree[0], tmp_path).written == 0
