@@ -292,6 +292,22 @@ def test_refit_meets_the_labels(tree, tmp_path):
     assert summary.landmark_percent < 3
 
 
+def test_albedo_that_is_not_annotated(tmp_path):
+    """Without Tex_Para the albedo is fitted; a model without texture has none, and its light is fitted all the same."""
+    (face,) = write_tree(tmp_path / "photos", {"AFW": 1}).values()
+    path = tmp_path / "photos/AFW/AFW_0_0.mat"
+    arrays = scipy.io.loadmat(path)
+    scipy.io.savemat(path, {key: value for key, value in arrays.items() if key[0].isupper() and key != "Tex_Para"})
+    build(tmp_path / "photos", tmp_path / "fitted")
+    build(tmp_path / "photos", tmp_path / "grey", model=toy_model(albedo_modes=0))
+    (fitted,), (grey,) = ShardSet(tmp_path / "fitted"), ShardSet(tmp_path / "grey")
+    assert fitted["albedo_coeffs"].shape == (4,) and grey["albedo_coeffs"].shape == (0,)
+    assert fitted["light_residual"] < grey["light_residual"] < 0.2
+    seen = FACE.albedo(fitted["albedo_coeffs"]) - FACE.albedo(face["albedo_coeffs"])
+    assert np.abs(seen).mean() < np.abs(FACE.mean_albedo - FACE.albedo(face["albedo_coeffs"])).mean()
+    assert "albedo coefficients" not in statistics_table(tmp_path / "grey")
+
+
 def test_all_rejected(tree, tmp_path):
     root = tmp_path / "photos"
     root.mkdir()
