@@ -79,8 +79,14 @@ def test_position_units():
 
 def test_maps_keep_full_precision_under_autocast():
     network = GeometryStream(albedo_modes=4, size=32, width=0.05)
+    seen = {}
+    for name, layer in {
+        "first": network.encoder.features[0], "decoder": network.expression_decoder.layers[1],
+        "map": network.expression_decoder.output, "psn": network.psn[-1],
+    }.items():
+        layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output.dtype}))
     with torch.autocast("cpu", torch.bfloat16):
         geometry = network(torch.rand(2, 3, 32, 32))
-    for values in (geometry.identity_map, geometry.parameters.pose):
-        assert values.dtype == torch.float32
-        assert not torch.equal(values, values.bfloat16().float())
+    half, full = torch.bfloat16, torch.float32
+    assert seen == {"first": half, "decoder": half, "map": full, "psn": full}
+    assert geometry.identity_map.dtype == geometry.parameters.pose.dtype == full
