@@ -22,10 +22,12 @@ import numpy as np
 import torch
 
 from asmgen.asmd import QUANTUM
+from asmgen.maps import AttributeMaps
+from bfm.charts import make_chart
 from bfm.model_file import load_model
 from model.config import GeometryConfig
 from model.data import FaceDataset
-from model.train_geometry import GeometryTask, default_device, map_space
+from model.train_geometry import GeometryTask, default_device
 
 WARM_UP = 5
 VARIANTS = {
@@ -38,7 +40,7 @@ class RandomFaces:
 
     def __init__(self, model, size: int):
         self.attributes = {
-            "encoding": "params", "size": size, "chart": "default", "quantum": QUANTUM, "face_model": model.name,
+            "encoding": "params", "size": size, "chart": "harmonic", "quantum": QUANTUM, "face_model": model.name,
             "face_model_sha256": model.sha256, "licence": model.licence, "coefficients": model.coefficients,
         }
         self.sources = [f"R/R_{index}_0" for index in range(8)]
@@ -93,7 +95,9 @@ def main(width, size, batch_size, steps, shards, workers, device, output):
     """Time training steps of the geometry stream."""
     device, model = torch.device(device or default_device()), load_model("open")
     random_faces = RandomFaces(model, FaceDataset(shards).attributes["size"] if shards else size)
-    face, maps = map_space(random_faces.attributes, model)
+    face = model.face_only()
+    chart = make_chart(face, size=random_faces.attributes["size"])
+    maps = AttributeMaps.from_model(face, chart)
     results = []
     for count in batch_size:
         for name, (mixed_precision, channels_last) in VARIANTS.items():

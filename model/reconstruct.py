@@ -87,11 +87,6 @@ class Reconstructor:
     device : str | None
         Torch device; None is the GPU if there is one.
 
-    Raises
-    ------
-    ValueError
-        If the face model or its chart is not that of the checkpoint.
-
     Attributes
     ----------
     model : MorphableModel
@@ -105,12 +100,8 @@ class Reconstructor:
     def __init__(self, checkpoint: Path, model: MorphableModel | None = None, device: str | None = None):
         state = load_checkpoint(checkpoint, "geometry")
         config, self.metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
-        self.model, self.maps = map_space(self.metadata, model or load_model("open"))
-        if not np.array_equal(self.maps.chart.uv, self.metadata["chart_uv"].numpy()):
-            raise ValueError(
-                f"{checkpoint} was trained on another '{self.metadata['chart']}' chart of this face model; "
-                "use the version of the program that trained it"
-            )
+        uv = self.metadata["chart_uv"].numpy()
+        self.model, self.maps = map_space(self.metadata, model or load_model("open"), uv)
         self.device = torch.device(device or default_device())
         self.network = GeometryStream(
             self.metadata["albedo_modes"], self.metadata["size"], config.width, not config.encoder_weights

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from asmgen.maps import AttributeMaps
@@ -21,6 +22,9 @@ from model.losses import asm_loss, identity_weights, map_laplacian, parameter_lo
 from model.metrics import geometry_errors
 from model.trainer import run_training
 from model.vgg import load_vgg
+
+MAX_CHART_SHIFT = 0.02
+"""Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
 
 
 def train_geometry(
@@ -54,7 +58,7 @@ def train_geometry(
         The last checkpoint. Errors are those of `run_training`, `map_space`, `split_identities` and `load_vgg`.
     """
     dataset = FaceDataset(shards)
-    model, maps = map_space(dataset.attributes, model or load_model("open"))
+    model, maps = map_space(dataset.attributes, model or load_model("open"), dataset.shards.constants["uv"])
     task = GeometryTask(dataset, model, maps, config, torch.device(device or default_device()), workers)
     return run_training(task, run_dir, config, resume, on_log)
 
@@ -64,7 +68,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def map_space(described: dict, model: MorphableModel) -> tuple[MorphableModel, AttributeMaps]:
+def map_space(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, AttributeMaps]:
     """Return the face part of a model and its map space, after checking that they are those of some shards.
 
     Parameters
@@ -73,6 +77,8 @@ def map_space(described: dict, model: MorphableModel) -> tuple[MorphableModel, A
         Attributes of ASMD shards, or the metadata of a checkpoint.
     model : MorphableModel
         Numpy.
+    uv : np.ndarray
+        (V, 2) chart coordinates kept with them.
 
     Returns
     -------
@@ -82,16 +88,22 @@ def map_space(described: dict, model: MorphableModel) -> tuple[MorphableModel, A
     Raises
     ------
     ValueError
-        If the model is another one.
+        If the model or its chart is another one.
     """
     if model.sha256 != described["face_model_sha256"]:
         raise ValueError(
             f"the face model must be '{described['face_model']}' (sha256 {described['face_model_sha256'][:12]}...), "
             f"got '{model.name}' ({model.sha256[:12]}...); give the file of that model"
         )
-    model = model.face_only()
-    maps = AttributeMaps.from_model(model, make_chart(model, described["chart"], int(described["size"])))
-    return model, maps
+    model, size = model.face_only(), int(described["size"])
+    chart = make_chart(model, described["chart"], size)
+    moved = np.abs(chart.uv - uv).max() * size if chart.uv.shape == uv.shape else np.inf
+    if moved > MAX_CHART_SHIFT:
+        raise ValueError(
+            f"the '{chart.name}' chart must be that of the shards, it differs by {moved:.2g} texels; build the shards "
+            "again, or use the version of the program that made them"
+        )
+    return model, AttributeMaps.from_model(model, chart)
 
 
 class GeometryTask:

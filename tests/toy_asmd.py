@@ -59,5 +59,5 @@ def write_toy_asmd(
         "licence": model.licence, "coefficients": model.coefficients, "centre": maps.centre, "scale": maps.scale,
         "quantum": QUANTUM,
     }
-    write_shard(folder / "shard-00000-of-00001.h5", samples(), attributes)
+    write_shard(folder / "shard-00000-of-00001.h5", samples(), attributes, {"uv": maps.chart.uv})
     return folder

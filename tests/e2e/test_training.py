@@ -43,7 +43,7 @@ def without_times(records):
 
 def task_of(model, shards, config):
     dataset = FaceDataset(shards)
-    face, maps = map_space(dataset.attributes, model)
+    face, maps = map_space(dataset.attributes, model, dataset.shards.constants["uv"])
     return GeometryTask(dataset, face, maps, config, torch.device("cpu"))
 
 
@@ -139,6 +139,13 @@ def test_runs_that_cannot_go_on(model, shards, whole_run, tmp_path):
         train_geometry(more_samples, whole_run, CONFIG, model, device="cpu", resume=True)
     with pytest.raises(ValueError, match="the face model must be 'toy'"):
         train_geometry(shards, tmp_path, CONFIG, toy_model(seed=1), device="cpu")
+
+
+def test_shards_on_another_chart_are_refused(model, shards):
+    attributes, uv = FaceDataset(shards).attributes, FaceDataset(shards).shards.constants["uv"]
+    map_space(attributes, model, uv + np.float32(1e-6))
+    with pytest.raises(ValueError, match="'cylindrical' chart must be that of the shards, it differs by 0.32 texels"):
+        map_space(attributes, model, uv + np.float32(0.01))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(model, shards, tmp_path):
