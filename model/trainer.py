@@ -104,11 +104,11 @@ def run_training(
                 rate = (done - since) * config.batch_size / seconds
                 record({"step": done, **losses, "images_per_second": round(rate, 2)})
                 totals, since, clock = {}, done, time.perf_counter()
+            paused = time.perf_counter()
             if last or done % config.validate_every == 0:
                 metrics = task.validate()
                 if metrics:
                     record({"step": done, "validation": metrics})
-                clock = time.perf_counter()
             if saving:
                 save_checkpoint(
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
@@ -116,7 +116,7 @@ def run_training(
                 if last or time.perf_counter() - drawn > DRAW_SECONDS:
                     draw_curves(run_dir)
                     drawn = time.perf_counter()
-                clock = time.perf_counter()
+            clock += time.perf_counter() - paused  # the rate is that of training alone
     return checkpoint
 
 
