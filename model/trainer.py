@@ -200,11 +200,9 @@ def draw_curves(run_dir: Path) -> Path:
         for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
             points = [(entry["step"], entry[key]) for entry in entries if key in entry]
             axes.plot(*zip(*points), label=key.removesuffix(f"_{title}"), marker="." if len(points) < 30 else None)
-        positive = any(v > 0 for entry in entries for k, v in entry.items() if k != "step")
-        axes.set(title=title, xlabel="step", yscale="log" if positive else "linear")
-        axes.grid(alpha=0.3, which="both")
-        if entries:
-            axes.legend()
+        axes.set(title=title, xlabel="step", **({"yscale": "log"} if title == "losses" else {"ylim": (0, None)}))
+        axes.grid(alpha=0.3)
+        axes.legend()
     path = Path(run_dir) / "curves.png"
     figure.savefig(path, dpi=100)
     return path

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 from toy import toy_model
@@ -10,7 +11,9 @@ from toy_asmd import draw_face, write_toy_asmd
 
 from asmgen.crop import face_square, square_transform
 from bfm.pose import project, transform_placement
+from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
+from model.geometry import GeometryStream
 from model.reconstruct import Reconstructor, box_square, reconstruct, whole_square
 from model.train_geometry import train_geometry
 
@@ -87,6 +90,32 @@ def test_the_face_is_where_its_crop_was(model, checkpoint):
     grey = np.full((200, 300, 3), 128, np.uint8)
     (_, ours), (_, theirs) = place(grey, (0, 0, 32)), place(grey, (100, 70, 64))
     np.testing.assert_allclose(theirs, ours * 2 + 0.5 + [100, 70], atol=1e-4)
+
+
+def test_vertices_are_those_of_the_summed_maps(model, checkpoint):
+    reconstructor = Reconstructor(checkpoint, model, "cpu")
+    crop = draw_face(model, 32, 1)["image"]
+    face = reconstructor(Image.fromarray(crop), (0, 0, 32))
+    state = load_checkpoint(checkpoint, "geometry")
+    network = GeometryStream(4, 32, 0.06, batch_norm=True).eval()
+    network.load_state_dict(state["networks"]["geometry"])
+    with torch.no_grad():
+        predicted = network(torch.tensor(crop).permute(2, 0, 1)[None] / 255)
+    full_map = (predicted.identity_map + predicted.expression_map)[0].numpy()
+    np.testing.assert_allclose(face.vertices, reconstructor.maps.vertices(full_map), atol=1e-4)
+    assert predicted.expression_map.abs().max() > 1e-3
+    np.testing.assert_allclose(face.albedo_coeffs, predicted.parameters.albedo[0], atol=1e-6)
+
+
+def test_a_small_overlay_is_the_large_one_reduced(model, checkpoint, photo, tmp_path, monkeypatch):
+    centres = []
+    for size in (96, 48):
+        monkeypatch.setattr("model.reconstruct.OVERLAY_SIZE", size)
+        list(reconstruct([photo], checkpoint, tmp_path / str(size), model=model, device="cpu"))
+        overlay = pixels(tmp_path / str(size) / "photo_overlay.png").astype(int)
+        covered = np.abs(overlay[:, :size] - overlay[:, size:]).max(-1) > 2
+        centres.append((np.argwhere(covered).mean(0) + 0.5) / size)
+    assert np.abs(centres[0] - centres[1]).max() * 48 < 0.12
 
 
 def test_squares(model, tmp_path):
