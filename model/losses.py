@@ -172,7 +172,9 @@ def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
     # a vertex without neighbours has no term
     ring_mean = scipy.sparse.diags_array(1 / np.maximum(degree, 1)) @ adjacency
     laplacian = scipy.sparse.diags_array((degree > 0) * 1.0) - ring_mean
-    operator = (laplacian @ maps.chart.to_vertices.astype(np.float64) * maps.scale).tocoo()
+    operator = (laplacian @ maps.chart.to_vertices.astype(np.float64) * maps.scale).tocsr()
+    operator.sum_duplicates()  # sorts too, so what follows is coalesced
+    operator = operator.tocoo()
     indices = torch.from_numpy(np.stack([operator.row, operator.col]).astype(np.int64))
     values = torch.from_numpy(operator.data.astype(np.float32))
-    return torch.sparse_coo_tensor(indices, values, operator.shape, check_invariants=True).coalesce()
+    return torch.sparse_coo_tensor(indices, values, operator.shape, check_invariants=True, is_coalesced=True)
