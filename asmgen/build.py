@@ -11,19 +11,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-import joblib
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
 from asmgen.asmd import (
@@ -35,6 +31,7 @@ from asmgen.photometry import Photometry
 from asmgen.refit import JAW, FaceFit, Refitter
 from asmgen.shards import ShardSet, shard_matches, shard_path, write_shard
 from asmgen.w300lp import FaceSample, SampleEntry, SampleError, find_samples, read_sample
+from asmgen.workers import run_tasks, share, shared
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, transform_placement, transform_points
@@ -315,8 +312,13 @@ def build_asmd(
         progress(total=len(entries), initial=kept, unit="photo", desc=out_dir.name) as bar,
     ):
         if todo:
-            joblib.dump(_Job(face, maps, size, encoding, refit, attributes, constants), Path(scratch, "job"))
-            _run([(scratch, paths[index], slices[index]) for index in todo], jobs, Path(scratch, "ticks"), bar)
+            job = share(_Job(face, maps, size, encoding, refit, attributes, constants), Path(scratch, "job"))
+            ticks = Path(scratch, "ticks")
+            ticks.touch()
+            run_tasks(
+                _build_shard, [(job, ticks, paths[index], slices[index]) for index in todo], jobs,
+                watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
+            )
     return _summarize(out_dir, [paths[index] for index in todo], time.perf_counter() - started)
 
 
@@ -364,7 +366,7 @@ def _claim(out_dir: Path, settings: dict) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What every worker needs; its large arrays are mapped from one file, so workers share the memory."""
+    """What every worker needs."""
 
     model: MorphableModel
     maps: AttributeMaps
@@ -376,46 +378,18 @@ class _Job:
 
 
 @lru_cache(maxsize=1)
-def _load_job(scratch: str) -> tuple[_Job, SampleBuilder]:
+def _builder(job: str) -> SampleBuilder:
     """Set a worker process up; once, not once a shard."""
-    job = joblib.load(Path(scratch, "job"), mmap_mode="r")
-    return job, SampleBuilder(job.model, job.maps, job.size, job.encoding, job.refit)
+    given = shared(job)
+    return SampleBuilder(given.model, given.maps, given.size, given.encoding, given.refit)
 
 
-def _build_shard(scratch: str, path: Path, entries: list[SampleEntry]) -> None:
+def _build_shard(job: str, ticks_path: Path, path: Path, entries: list[SampleEntry]) -> None:
     """Make one shard in a worker process; each photo adds a byte to the file that the progress bar follows."""
-    job, builder = _load_job(scratch)
     rejected = []
-    with open(Path(scratch, "ticks"), "ab", buffering=0) as ticks:
-        samples = builder.build(entries, rejected, lambda: ticks.write(b"."))
-        write_shard(path, samples, job.attributes, job.constants, rejected)
-
-
-def _run(tasks: list[tuple], jobs: int, ticks: Path, bar: tqdm) -> None:
-    """Build shards in worker processes; linear algebra has one thread there, so that sums always run alike."""
-    ticks.touch()
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    workers = min(jobs, len(tasks))
-    executor = get_reusable_executor(max_workers=workers, env=dict.fromkeys(variables, "1"))
-    waiting, pending, shown = deque(tasks), set(), 0
-    try:
-        while waiting or pending:
-            while waiting and len(pending) < workers:
-                pending.add(executor.submit(_build_shard, *waiting.popleft()))
-            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            counted = ticks.stat().st_size
-            if counted > shown:
-                bar.update(counted - shown)
-                shown = counted
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a worker process died, perhaps for lack of memory; run again with fewer jobs, finished shards are kept"
-        ) from error
-    except BaseException:
-        executor.shutdown(wait=True, kill_workers=True)
-        raise
+    with open(ticks_path, "ab", buffering=0) as ticks:
+        samples = _builder(job).build(entries, rejected, lambda: ticks.write(b"."))
+        write_shard(path, samples, shared(job).attributes, shared(job).constants, rejected)
 
 
 def _summarize(out_dir: Path, written: list[Path], seconds: float) -> BuildSummary:

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.io
-from joblib import Parallel, delayed
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import map_coordinates
 
 from asmgen.w300lp import LANDMARK_FOLDER, placement_from_pose_para, pose_para_from_placement
+from asmgen.workers import run_tasks, share, shared
 from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, rotation_matrix
@@ -104,19 +105,19 @@ def synthesize_300wlp(
     for folder in (out_dir / SET_NAME, out_dir / LANDMARK_FOLDER / SET_NAME):
         folder.mkdir(parents=True)
     photos = -(-count // copies)
-    tasks = [
-        (first, min(first + _PHOTOS_A_TASK, photos)) for first in range(0, photos, _PHOTOS_A_TASK)
-    ]
-    written = Parallel(n_jobs=jobs)(
-        delayed(_write_photos)(out_dir, model, first, last, count, seed, image_size, copies) for first, last in tasks
-    )
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=out_dir) as scratch:
+        shared_model = share(model, Path(scratch, "model"))
+        written = run_tasks(_write_photos, [
+            (out_dir, shared_model, range(first, min(first + _PHOTOS_A_TASK, photos)), count, seed, image_size, copies)
+            for first in range(0, photos, _PHOTOS_A_TASK)
+        ], jobs)
     return [path for paths in written for path in paths]
 
 
-def _write_photos(out_dir, model, first, last, count, seed, image_size, copies) -> list[Path]:
-    """Render and write the copies of photos first..last."""
-    paths = []
-    for photo in range(first, last):
+def _write_photos(out_dir, shared_model, photos, count, seed, image_size, copies) -> list[Path]:
+    """Render and write the copies of some photos."""
+    model, paths = shared(shared_model), []
+    for photo in photos:
         rng = np.random.default_rng([seed, photo])
         face = _random_face(model, rng)
         pose_paras = _random_poses(model, face, rng, image_size, copies)
@@ -175,8 +176,8 @@ def _random_poses(
     profile = np.copysign(np.radians(rng.uniform(70, 90)), yaw)
     landmarks = face.vertices[model.landmarks]
     rows = []
-    for share in np.linspace(0, 1, copies) if copies > 1 else (0.0,):
-        pose = np.array([pitch, yaw + share * (profile - yaw), roll]) + np.radians(rng.normal(0, 2, 3))
+    for part in np.linspace(0, 1, copies) if copies > 1 else (0.0,):
+        pose = np.array([pitch, yaw + part * (profile - yaw), roll]) + np.radians(rng.normal(0, 2, 3))
         pose[1] = np.clip(pose[1], -np.pi / 2, np.pi / 2)
         scale = image_size / 450 * rng.uniform(1.1, 1.55)
         placed = project(landmarks, pose, np.array([0, 0, scale]))[:, :2]

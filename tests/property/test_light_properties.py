@@ -48,7 +48,7 @@ def test_torch_gives_the_same_numbers(light, angle):
         np.testing.assert_allclose(result.numpy(), function(*inputs), rtol=1e-12, atol=1e-13)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3]))
 def test_a_fit_explains_the_shading_it_was_shown(seed, spoiled):
     rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def exact_sides(corners: list, column: int, row: int) -> tuple[list[Fraction], F
     return [side * (1 if area > 0 else -1) for side in sides], abs(area)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scene)
 def test_agrees_with_exact_arithmetic(scene):
     vertices, triangles = scene
@@ -83,7 +83,7 @@ def planar_mesh(draw, snapped: bool):
     return points, np.take_along_axis(triangles, order, 1), rng
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(planar_mesh(snapped=False))
 def test_a_mesh_has_no_holes_and_no_pixel_twice(mesh):
     points, triangles, _ = mesh
@@ -104,7 +104,7 @@ def test_an_edge_through_a_pixel_centre_leaves_no_hole_between_its_triangles():
             assert triangle_ids[centre[1], centre[0]] >= 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(planar_mesh(snapped=True))
 def test_a_mesh_with_edges_through_pixel_centres_has_no_holes_and_the_lowest_triangle_wins(mesh):
     points, triangles, _ = mesh
@@ -114,7 +114,7 @@ def test_a_mesh_with_edges_through_pixel_centres_has_no_holes_and_the_lowest_tri
     assert np.array_equal(rasterize(points, depth, triangles, HEIGHT, WIDTH)[0], single.argmax(axis=0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(planar_mesh(snapped=False))
 def test_a_linear_field_survives(mesh):
     points, triangles, rng = mesh
@@ -125,7 +125,7 @@ def test_a_linear_field_survives(mesh):
     np.testing.assert_allclose(field, column * slope[0] + row * slope[1], atol=2e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(planar_mesh(snapped=False))
 def test_the_nearer_of_two_crossing_sheets_wins_at_every_pixel(mesh):
     points, triangles, rng = mesh

@@ -17,7 +17,7 @@ ARRAYS = st_numpy.arrays(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.tuples(st.binary(max_size=50), TEXT), max_size=9),
     array=ARRAYS, cut=st.integers(0, 9), rejected=st.lists(st.tuples(TEXT, TEXT), max_size=4),

@@ -1,0 +1,79 @@
+"""Worker processes with one thread of arithmetic each: sums run alike there, whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
+from functools import lru_cache
+from pathlib import Path
+
+import joblib
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_WATCH_EVERY, _IDLE = 0.2, 10  # seconds
+
+
+def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Callable[[], None] = lambda: None) -> list:
+    """Call a function for each task, in worker processes also where one would do.
+
+    Parameters
+    ----------
+    function : Callable
+        Of a module, so that workers find it; called as ``function(*task)``.
+    tasks : Sequence[tuple]
+        Arguments, small ones; large arrays go through `share`.
+    jobs : int
+        Workers at most. If this process is interrupted or a task fails, they are stopped.
+    watch : Callable[[], None]
+        Called here several times a second, and after the last task.
+
+    Returns
+    -------
+    list
+        What the calls returned, in the order of the tasks.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker dies. What a task raises is raised here.
+    """
+    if not tasks:
+        return []
+    pool, futures = _pool(min(jobs, len(tasks))), []
+    try:
+        futures += [pool.submit(function, *task) for task in tasks]
+        pending = futures
+        while pending:
+            done, pending = wait(futures, _WATCH_EVERY, FIRST_EXCEPTION)
+            watch()
+            for future in done:
+                future.result()
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process died, perhaps for lack of memory; run again with fewer jobs, what is written is kept"
+        ) from error
+    finally:
+        if not all(future.done() and not future.exception() for future in futures):
+            pool.shutdown(wait=True, kill_workers=True)
+            _pool.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes for this and the next run, until they are idle for a while. No pool of loky's reusable ones: those
+    are joblib.Parallel's, which fails on one that it did not make."""
+    return ProcessPoolExecutor(workers, timeout=_IDLE, env=dict.fromkeys(_THREADS, "1"))
+
+
+def share(value: object, path: Path) -> str:
+    """Write a value for the workers, and return the name that `shared` takes."""
+    joblib.dump(value, path)
+    return str(path)
+
+
+@lru_cache(maxsize=1)
+def shared(name: str) -> object:
+    """Return a value that was written by `share`; its arrays are mapped, read-only, so all workers use one copy."""
+    return joblib.load(name, mmap_mode="r")

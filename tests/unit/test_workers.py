@@ -1,0 +1,50 @@
+"""Worker processes: order, threads, failures, and peace with joblib."""
+
+import os
+import time
+
+import joblib
+import numpy as np
+import pytest
+
+from asmgen.workers import run_tasks, share, shared
+
+
+def total(name: str, factor: int) -> tuple:
+    """Something of a shared array, and what the process is."""
+    time.sleep(0.02 * (factor == 0))
+    array, threads = shared(name), os.environ["OPENBLAS_NUM_THREADS"]
+    return factor * int(array.sum()), type(array), array.flags.writeable, threads, os.getpid()
+
+
+def fail(kind: str):
+    """Raise, die, or take long."""
+    if kind == "die":
+        os._exit(3)
+    if kind == "raise":
+        raise ValueError("bad task")
+    time.sleep(60)
+
+
+def test_results_are_in_order_and_arrays_shared(tmp_path):
+    name = share(np.arange(1000), tmp_path / "array")
+    seen = []
+    found = run_tasks(total, [(name, factor) for factor in range(5)], 2, watch=lambda: seen.append(1))
+    assert [value for value, *_ in found] == [factor * 499500 for factor in range(5)] and seen
+    assert {row[1:4] for row in found} == {(np.memmap, False, "1")}
+    assert os.getpid() not in {row[4] for row in found}
+    assert run_tasks(total, [], 2) == []
+    # joblib.Parallel once took our pool for its own and failed
+    assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(value) for value in (-1, -2)) == [1, 2]
+
+
+@pytest.mark.parametrize("kind, error, text", [
+    ("die", RuntimeError, "worker process died"), ("raise", ValueError, "bad task"),
+])
+def test_a_failure_ends_the_run_at_once(tmp_path, kind, error, text):
+    started = time.perf_counter()
+    with pytest.raises(error, match=text):
+        run_tasks(fail, [("sleep",), (kind,)], 2)
+    assert time.perf_counter() - started < 30
+    name = share(np.arange(3), tmp_path / "array")
+    assert run_tasks(total, [(name, 2)], 2)[0][0] == 6
