@@ -18,7 +18,9 @@ from model.data import (
     Batch, FaceDataset, Preparer, split_identities, step_generator, training_loader, validation_batches,
 )
 from model.geometry import GeometryStream
-from model.losses import asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss
+from model.losses import (
+    albedo_weights, asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss,
+)
 from model.metrics import geometry_errors
 from model.trainer import run_training
 from model.vgg import load_vgg
@@ -149,6 +151,7 @@ class GeometryTask:
         self.preparer = Preparer(model, maps, dataset.attributes, device)
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)
+        self.mode_weights = torch.tensor(albedo_weights(model), device=device)
         self.weights = torch.tensor(identity_weights(model, maps), device=device)
         self.mask = torch.tensor(maps.chart.mask, device=device)
         self.laplacian = map_laplacian(model, maps).to(device)
@@ -202,7 +205,7 @@ class GeometryTask:
                 identity_map, expression_map, parameters = network(image)
             else:
                 parameters = network.predict_parameters(image)
-        losses = {"parameters": parameter_loss(parameters, batch.parameters, config.tau)}
+        losses = {"parameters": parameter_loss(parameters, batch.parameters, self.mode_weights, config.tau)}
         losses["loss"] = config.eta_p * losses["parameters"]
         if whole_stream:
             losses["asm"] = asm_loss(

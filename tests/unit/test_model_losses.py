@@ -7,7 +7,8 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from model.geometry import Parameters
 from model.losses import (
-    asm_loss, identity_weights, map_laplacian, mirror_map, parameter_loss, smoothness_loss, symmetry_loss,
+    albedo_weights, asm_loss, identity_weights, map_laplacian, mirror_map, parameter_loss, smoothness_loss,
+    symmetry_loss,
 )
 
 SIZE = 32
@@ -33,15 +34,31 @@ def test_parameter_loss_by_hand():
     predicted = Parameters(
         torch.full((1, 199), 2.0), torch.full((1, 9), 3.0), torch.tensor([[0.0, 0.0, 3.0]]), torch.ones(1, 3)
     )
-    assert parameter_loss(predicted, truth, 0.25).item() == pytest.approx(4 + 9 + 3 + 1 + 0.25 * 4)
+    weights = torch.zeros(199)
+    weights[:2] = torch.tensor([0.75, 0.25])
+    predicted.albedo[0, :2] = torch.tensor([4.0, 6.0])
+    mean_square = (197 * 2**2 + 4**2 + 6**2) / 199
+    expected = 0.75 * 4**2 + 0.25 * 6**2 + 9 + 3 + 1 + 0.25 * mean_square
+    assert parameter_loss(predicted, truth, weights, 0.25).item() == pytest.approx(expected)
     # the regularisation is on the prediction, also where it is right
-    assert parameter_loss(predicted, predicted, 0.25).item() == pytest.approx(1)
+    assert parameter_loss(predicted, predicted, weights, 0.25).item() == pytest.approx(0.25 * mean_square)
+
+
+def test_albedo_weights_are_shares_of_the_colour_variance(model):
+    rng = np.random.default_rng(0)
+    colours = model.albedo(rng.standard_normal((20_000, 4)).astype(np.float32)[:, :2] @ np.eye(2, 4, dtype=np.float32))
+    variance = (model.albedo_basis[:2].astype(float) ** 2).sum((1, 2))
+    # of independent coefficients the variances add up
+    assert colours.var(0).sum() == pytest.approx(variance.sum(), rel=0.02)
+    weights = albedo_weights(model)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] / weights[1] == pytest.approx(variance[0] / variance[1], rel=1e-5)
 
 
 def test_parameter_loss_without_texture():
     predicted, truth = random_parameters(0), random_parameters(0, seed=1)
     expected = sum((p - t).square().mean() for p, t in zip(predicted[1:], truth[1:]))
-    assert parameter_loss(predicted, truth, 0.05) == expected
+    assert parameter_loss(predicted, truth, torch.zeros(0), 0.05) == expected
 
 
 def test_asm_loss_against_its_formula():
@@ -119,7 +136,8 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda a: smoothness_loss(a, laplacian), (a,))
     truth = random_parameters(seed=3)
     inputs = tuple(values.requires_grad_() for values in random_parameters())
-    assert torch.autograd.gradcheck(lambda *p: parameter_loss(Parameters(*p), truth, 0.05), inputs)
+    weights = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *p: parameter_loss(Parameters(*p), truth, weights, 0.05), inputs)
 
 
 def test_identity_weights(model, maps):
