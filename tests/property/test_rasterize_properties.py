@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bfm.rasterize import rasterize
@@ -30,29 +30,36 @@ def exact_sides(corners: list, column: int, row: int) -> tuple[list[Fraction], F
 
 @settings(max_examples=80)
 @given(scene)
+@example(([(-6, -6, 4), (14, 14, -4), (4, 4 + 1e-9, 3), (14, -6, 0)], [(0, 1, 2), (0, 1, 3)]))
+@example(([(-6, -6, 4), (14, 14, -4), (1, 1 + 1e-12, 3), (14, -6, 0)], [(0, 1, 2), (0, 1, 3)]))
 def test_agrees_with_exact_arithmetic(scene):
     vertices, triangles = scene
     points, depth = np.array(vertices)[:, :2], np.array(vertices)[:, 2]
     triangle_ids, barycentric = rasterize(points, depth, np.array(triangles), HEIGHT, WIDTH)
     for row in range(HEIGHT):
         for column in range(WIDTH):
-            covering, near_edge = {}, set()
+            covering, error, near_edge = {}, {}, set()
             for index, triangle in enumerate(triangles):
                 corners = [tuple(points[vertex]) for vertex in triangle]
                 sides, area = exact_sides(corners, column, row)
                 extent = np.ptp(np.array(corners), axis=0).sum()
                 lengths = [np.hypot(*np.subtract(corners[k - 1], corners[k - 2])) for k in range(3)]
                 slack = [Fraction(1e-14 * extent) * Fraction(float(length)) for length in lengths]
+                if area > 0:
+                    error[index] = float(max(slack) / area)  # of a weight: rounding counts for more in slivers
                 if area > 0 and all(side >= 0 for side in sides):
-                    covering[index] = sum(side * int(depth[v]) for side, v in zip(sides, triangle)) / area
+                    covering[index] = float(sum(side * int(depth[v]) for side, v in zip(sides, triangle)) / area)
                 sliver = 0 < area <= max(*slack, Fraction(1e-100))
                 if sliver or any(abs(side) <= s and side != 0 for side, s in zip(sides, slack)):
                     near_edge.add(index)
             winner = triangle_ids[row, column]
             if not near_edge:
-                best = max(covering.values(), default=None)
-                expected = min((i for i, z in covering.items() if abs(z - best) < 1e-7), default=-1)
-                assert winner == expected, (row, column, covering)
+                surely = max((z - 8 * error[i] for i, z in covering.items()), default=None)
+                rivals = [i for i, z in covering.items() if z + 8 * error[i] > surely - 1e-7]
+                if max((error[i] for i in rivals), default=0) < 1e-10:
+                    assert winner == min(rivals, default=-1), (row, column, covering)
+                else:
+                    assert winner in rivals, (row, column, covering, error)
             elif set(covering) - near_edge:
                 assert winner in covering or winner in near_edge
             if winner < 0:
@@ -60,7 +67,7 @@ def test_agrees_with_exact_arithmetic(scene):
             elif winner not in near_edge:
                 sides, area = exact_sides([tuple(points[v]) for v in triangles[winner]], column, row)
                 np.testing.assert_allclose(
-                    barycentric[row, column], [float(side / area) for side in sides], atol=1e-6
+                    barycentric[row, column], [float(side / area) for side in sides], atol=1e-6 + error[winner]
                 )
 
 
