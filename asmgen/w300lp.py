@@ -397,6 +397,8 @@ def _read_landmarks(
 def _convert_parameters(parameters: dict[str, np.ndarray | str], model: MorphableModel, height: int) -> dict:
     """The `FaceSample` fields that a parameter file gives for a model."""
     space = parameters.get("Face_Model", BFM_COEFFICIENTS)
+    if not isinstance(space, str):
+        raise SampleError("damaged annotation", f"Face_Model must be text, got numbers of shape {space.shape}")
     if space != model.coefficients:
         raise SampleError(
             "foreign coefficients",

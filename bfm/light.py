@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bfm.pose import _namespace
+from bfm.namespace import array_namespace
 
 # sqrt(1 / 4 pi), sqrt(3 / 4 pi), sqrt(15 / 4 pi), sqrt(5 / 16 pi), sqrt(15 / 16 pi): orthonormal on the sphere
 _Y00, _Y1, _Y2, _Y20, _Y22 = np.sqrt(np.array([1, 3, 15, 5 / 4, 15 / 4]) / (4 * np.pi)).tolist()
@@ -38,7 +38,7 @@ def sh_basis(normals: np.ndarray) -> np.ndarray:
         (..., 9) in the order 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2, each with its constant.
     """
     x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
-    return _namespace(normals).stack([
+    return array_namespace(normals).stack([
         0 * x + _Y00, _Y1 * y, _Y1 * z, _Y1 * x,
         _Y2 * x * y, _Y2 * y * z, _Y20 * (3 * z * z - 1), _Y2 * x * z, _Y22 * (x * x - y * y),
     ], -1)
@@ -110,7 +110,7 @@ def rotate_light_in_plane(light: np.ndarray, angle: np.ndarray) -> np.ndarray:
     np.ndarray
         (..., 9) coefficients.
     """
-    xp = _namespace(light)
+    xp = array_namespace(light)
     cos, sin, cos2, sin2 = xp.cos(angle), xp.sin(angle), xp.cos(2 * angle), xp.sin(2 * angle)
     one, y, z, x, xy, yz, zz, xz, xx_yy = (light[..., k] for k in range(9))
     return xp.stack([
@@ -121,4 +121,4 @@ def rotate_light_in_plane(light: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 def mirror_light(light: np.ndarray) -> np.ndarray:
     """Return the light of a picture flipped left to right: (..., 9), the functions odd in x negated."""
-    return _namespace(light).stack([-light[..., k] if k in (3, 4, 7) else light[..., k] for k in range(9)], -1)
+    return array_namespace(light).stack([-light[..., k] if k in (3, 4, 7) else light[..., k] for k in range(9)], -1)

@@ -10,14 +10,9 @@ Functions take numpy arrays or torch tensors and return the same kind.
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
-
-def _namespace(array):
-    """The library an array belongs to: numpy, or torch if it came from there (never imported here)."""
-    return np if isinstance(array, (np.ndarray, np.generic)) else sys.modules["torch"]
+from bfm.namespace import array_namespace
 
 
 def rotation_matrix(pose: np.ndarray) -> np.ndarray:
@@ -33,7 +28,7 @@ def rotation_matrix(pose: np.ndarray) -> np.ndarray:
     np.ndarray
         (..., 3, 3), to be applied to column vectors; x left of the subject, y up, z toward the camera.
     """
-    xp = _namespace(pose)
+    xp = array_namespace(pose)
     (cp, cy, cr), (sp, sy, sr) = (
         (values[..., 0], values[..., 1], values[..., 2]) for values in (xp.cos(pose), xp.sin(pose))
     )
@@ -59,7 +54,7 @@ def pose_from_rotation(rotation: np.ndarray) -> np.ndarray:
         (..., 3) pitch, yaw, roll in radians. At yaw = +-90 degrees pitch and roll turn about one axis;
         any pair returned there still gives back `rotation`.
     """
-    xp = _namespace(rotation)
+    xp = array_namespace(rotation)
     yaw = -xp.asin(xp.clip(rotation[..., 0, 2], -1.0, 1.0))
     pitch = xp.atan2(rotation[..., 1, 2], rotation[..., 2, 2])
     # roll from what remains once pitch is undone, so that a pitch made of noise at yaw 90 is compensated
@@ -87,7 +82,7 @@ def project(vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> np.
     np.ndarray
         (..., V, 3) x and y in pixels, and depth in pixels; larger depth is nearer the camera.
     """
-    xp = _namespace(vertices)
+    xp = array_namespace(vertices)
     turned = vertices @ xp.swapaxes(rotation_matrix(pose), -1, -2) * position[..., None, 2:3]
     return xp.stack(
         [
@@ -101,7 +96,7 @@ def project(vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> np.
 
 def transform_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """Apply (..., 2, 3) affine pixel transforms to (..., N, 2) points."""
-    xp = _namespace(points)
+    xp = array_namespace(points)
     return points @ xp.swapaxes(transform[..., :2], -1, -2) + transform[..., None, :, 2]
 
 
@@ -125,7 +120,7 @@ def transform_placement(
     tuple[np.ndarray, np.ndarray]
         (..., 3) pose and (..., 3) position; the in-plane angle goes into all three pose angles.
     """
-    xp = _namespace(pose)
+    xp = array_namespace(pose)
     a, b = transform[..., 0, 0], transform[..., 1, 0]
     factor = xp.sqrt(a * a + b * b)
     zero = xp.zeros_like(a)
@@ -154,7 +149,7 @@ def mirror_placement(pose: np.ndarray, position: np.ndarray, width: int) -> tupl
     tuple[np.ndarray, np.ndarray]
         (..., 3) pose and (..., 3) position for the shape with x negated.
     """
-    xp = _namespace(pose)
+    xp = array_namespace(pose)
     return (
         xp.stack([pose[..., 0], -pose[..., 1], -pose[..., 2]], -1),
         xp.stack([width - 1 - position[..., 0], position[..., 1], position[..., 2]], -1),

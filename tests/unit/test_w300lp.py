@@ -140,6 +140,7 @@ def test_a_root_without_photos_is_named(tmp_path):
 
 @pytest.mark.parametrize("changes, kind, words", [
     ({"Face_Model": None}, "foreign coefficients", BFM_COEFFICIENTS.replace("+", r"\+") + ".*use --refit"),
+    ({"Face_Model": np.arange(3.0)}, "damaged annotation", "Face_Model must be text"),
     ({"Face_Model": "open-face-1"}, "foreign coefficients", "open-face-1.*toy.*--refit"),
     ({"Pose_Para": None}, "missing key", "lacks Pose_Para"),
     ({"Shape_Para": None}, "missing key", "lacks Shape_Para"),
