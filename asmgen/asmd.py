@@ -73,8 +73,19 @@ def face_box(landmarks: np.ndarray) -> np.ndarray:
     return np.sqrt(np.ptp(landmarks, axis=-2).prod(axis=-1))
 
 
+def open_asmd(source: str | Path | Sequence) -> ShardSet:
+    """Open shards of this kind and schema; ValueError for any other."""
+    shards = ShardSet(source)
+    found = shards.attributes.get("kind"), shards.attributes.get("schema_version")
+    if found != (KIND, SCHEMA_VERSION):
+        raise ValueError(f"{shards.paths[0]} must be '{KIND}' of schema {SCHEMA_VERSION}, got {found}")
+    return shards
+
+
 class AsmdReader:
     """Samples of ASMD shards and the maps, shapes and triangles they stand for.
+
+    ValueError if the shards are no ASMD, of another schema, or the model is missing or another one.
 
     Parameters
     ----------
@@ -82,11 +93,6 @@ class AsmdReader:
         Folder of shards, one shard, or a list of them.
     model : MorphableModel | None
         The face model the shards were built with; only ``params`` shards need it.
-
-    Raises
-    ------
-    ValueError
-        If the shards are no ASMD, of another schema, or the model is missing or another one.
 
     Attributes
     ----------
@@ -99,12 +105,8 @@ class AsmdReader:
     """
 
     def __init__(self, source: str | Path | Sequence, model: MorphableModel | None = None):
-        self.shards = ShardSet(source)
-        attributes = self.shards.attributes
-        found = attributes.get("kind"), attributes.get("schema_version")
-        if found != (KIND, SCHEMA_VERSION):
-            raise ValueError(f"{self.shards.paths[0]} must be '{KIND}' of schema {SCHEMA_VERSION}, got {found}")
-        self.encoding = attributes["encoding"]
+        self.shards = open_asmd(source)
+        self.encoding = self.shards.attributes["encoding"]
         constants = self.shards.constants
         self.triangles, self.landmarks = constants["triangles"], constants["landmarks"]
         self._texels, self._weights = constants["vertex_texels"], constants["vertex_weights"]

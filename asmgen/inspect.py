@@ -8,7 +8,7 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from asmgen.asmd import AsmdReader, decode_image, face_box
+from asmgen.asmd import AsmdReader, decode_image, face_box, open_asmd
 from asmgen.build import count_reasons
 from asmgen.shards import ShardSet
 from bfm.model_file import load_model
@@ -81,7 +81,7 @@ def inspect_sheet(
 
 def open_reader(shards: str | Path | Sequence, face_model: str | MorphableModel | None = None) -> AsmdReader:
     """Open ASMD shards; the model (by default the open one) is loaded only where the shards hold no maps."""
-    if ShardSet(shards).attributes.get("encoding") != "params":
+    if open_asmd(shards).attributes["encoding"] != "params":
         return AsmdReader(shards)
     if face_model is None or not isinstance(face_model, MorphableModel):
         face_model = load_model(face_model or "open")
@@ -176,7 +176,7 @@ def _write(picture: Image.Image, place: tuple[int, int], text: str, size: int, a
 
 
 def statistics_table(shards: str | Path | Sequence) -> str:
-    """Return what ASMD shards hold, as lines of text.
+    """Return what ASMD shards hold, as lines of text; ValueError if they are no ASMD.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def statistics_table(shards: str | Path | Sequence) -> str:
     str
         Counts, rejections by reason, pose, coefficients, map values, landmark and light errors, bytes a sample.
     """
-    found = ShardSet(shards)
+    found = open_asmd(shards)
     attributes, size = found.attributes, sum(path.stat().st_size for path in found.paths)
     lines = [
         ("samples", f"{len(found)} in {len(found.paths)} shards, {size / 1e6:.1f} MB"),

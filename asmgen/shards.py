@@ -12,7 +12,8 @@ import operator
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -218,6 +219,17 @@ def _open(path: Path) -> h5py.File:
         raise ValueError(f"{path} cannot be opened as a shard ({error}); delete it and build again") from error
 
 
+@contextmanager
+def _reading(path: Path, what: str = "") -> Iterator[None]:
+    """Turn what h5py raises for damaged data, names and headers into one sentence."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (KeyError, OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what}{path} is damaged ({error}); delete it and build again") from error
+
+
 def _items(group: h5py.Group) -> list[tuple]:
     """Name and member of a group; h5py's own `items` gives None for a damaged one, this raises KeyError."""
     return [(key, group[key]) for key in group]
@@ -239,22 +251,18 @@ class _Head:
 
     @classmethod
     def read(cls, path: Path) -> _Head:
-        with _open(path) as file:
-            try:
-                if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
-                    raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
-                return cls(
-                    count=int(file["samples"].attrs["count"]),
-                    attributes={key: _plain(value) for key, value in file.attrs.items()},
-                    constants_sha256=file["constants"].attrs["sha256"],
-                    kinds={
-                        key: (item.dtype.str, item.shape[1:]) if isinstance(item, h5py.Dataset)
-                        else (item.attrs["type"],)
-                        for key, item in _items(file["samples"])
-                    },
-                )
-            except (KeyError, OSError, RuntimeError) as error:  # what h5py raises for damaged names and headers
-                raise ValueError(f"{path} is damaged ({error}); delete it and build again") from error
+        with _open(path) as file, _reading(path):
+            if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
+                raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
+            return cls(
+                count=int(file["samples"].attrs["count"]),
+                attributes={key: _plain(value) for key, value in file.attrs.items()},
+                constants_sha256=file["constants"].attrs["sha256"],
+                kinds={
+                    key: (item.dtype.str, item.shape[1:]) if isinstance(item, h5py.Dataset) else (item.attrs["type"],)
+                    for key, item in _items(file["samples"])
+                },
+            )
 
     def difference(self, other: _Head) -> str | None:
         """Name the first thing that two shards of one set may not differ in; None if they fit."""
@@ -353,7 +361,8 @@ class ShardSet:
     Raises
     ------
     ValueError
-        If shards don't belong together, or a field is unknown. `find_shards` raises for those that are missing.
+        If shards don't belong together, or a field is unknown; later, from any access, if a file is damaged.
+        `find_shards` raises for those that are missing.
 
     Attributes
     ----------
@@ -393,13 +402,9 @@ class ShardSet:
 
     def __getitem__(self, index: int) -> dict:
         shard, row = self._locate(index)
-        _file, columns = self._open_shard(shard)
-        try:
+        with _reading(self.paths[shard], f"row {row} of "):
+            _file, columns = self._open_shard(shard)
             return {key: columns[key][row] for key in self.fields}
-        except OSError as error:
-            raise OSError(
-                f"row {row} of {self.paths[shard]} cannot be read ({error}); delete the shard and build again"
-            ) from error
 
     def location(self, index: int) -> tuple[Path, int]:
         """Return the shard and the row in it of a sample."""
@@ -410,8 +415,11 @@ class ShardSet:
         """Return one field of every sample: an (N, ...) array, or a list of bytes or texts."""
         parts = []
         for shard in np.flatnonzero(np.diff(self._starts)):
-            _file, columns = self._open_shard(int(shard))
-            parts.append(columns[key][:] if isinstance(columns[key], h5py.Dataset) else list(columns[key]))
+            with _reading(self.paths[shard], f"field {key!r} of "):
+                _file, columns = self._open_shard(int(shard))
+                if key not in columns:
+                    raise ValueError(f"the field must be among {sorted(columns)}, got {key!r}")
+                parts.append(columns[key][:] if isinstance(columns[key], h5py.Dataset) else list(columns[key]))
         if all(isinstance(part, list) for part in parts):
             return [value for part in parts for value in part]
         return np.concatenate(parts)
@@ -420,7 +428,7 @@ class ShardSet:
         """Return the bytes that each field takes in the files, compressed as it is."""
         sizes = dict.fromkeys(sorted(self.fields), 0)
         for path in self.paths:
-            with _open(path) as file:
+            with _open(path) as file, _reading(path):
                 for key in sizes.keys() & file["samples"].keys():
                     item = file["samples"][key]
                     parts = [item] if isinstance(item, h5py.Dataset) else item.values()
@@ -430,7 +438,7 @@ class ShardSet:
     @property
     def constants(self) -> dict[str, np.ndarray]:
         """The arrays that all samples share."""
-        with _open(self.paths[0]) as file:
+        with _open(self.paths[0]) as file, _reading(self.paths[0]):
             return {key: dataset[()] for key, dataset in _items(file["constants"])}
 
     @property
@@ -438,7 +446,7 @@ class ShardSet:
         """(source, reason) of everything that gave no sample."""
         pairs = []
         for path in self.paths:
-            with _open(path) as file:
+            with _open(path) as file, _reading(path):
                 columns = _columns(file["rejected"])
                 pairs += zip(columns["source"], columns["reason"])
         return pairs

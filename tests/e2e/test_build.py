@@ -18,7 +18,7 @@ from asmgen.asmd import MAP_RANGE, QUANTUM, AsmdReader, decode_image, dequantize
 from asmgen.build import build_asmd
 from asmgen.crop import crop_image, face_square, square_transform
 from asmgen.inspect import GAP, HEADING, TILE, inspect_sheet, open_reader, statistics_table
-from asmgen.shards import ShardSet, verify_shards
+from asmgen.shards import ShardSet, verify_shards, write_shard
 from asmgen.w300lp import pose_para_from_placement
 from bfm.charts import make_chart, round_trip_error
 from bfm.light import sh_basis
@@ -306,6 +306,15 @@ def test_albedo_that_is_not_annotated(tmp_path):
     seen = FACE.albedo(fitted["albedo_coeffs"]) - FACE.albedo(face["albedo_coeffs"])
     assert np.abs(seen).mean() < np.abs(FACE.mean_albedo - FACE.albedo(face["albedo_coeffs"])).mean()
     assert "albedo coefficients" not in statistics_table(tmp_path / "grey")
+
+
+def test_other_shards_are_refused(tmp_path):
+    write_shard(tmp_path / "shard-00000-of-00001.h5", [{"x": 1.0}], {"kind": "other", "schema_version": 1})
+    for read in (AsmdReader, statistics_table, inspect_sheet):
+        with pytest.raises(ValueError, match=r"must be 'asmd' of schema 1, got \('other', 1\)"):
+            read(tmp_path)
+    with pytest.raises(ValueError, match=r"field must be among \['x'\], got 'y'"):
+        ShardSet(tmp_path).column("y")
 
 
 def test_all_rejected(tree, tmp_path):

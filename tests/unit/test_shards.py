@@ -266,8 +266,10 @@ def test_verify_finds_damage(tmp_path, key, wanted):
     assert {problem.sample for problem in problems} <= {*wanted} and problems
     if key == "map":
         assert re.match("field 'map' cannot be read: ", problems[0].text)
-        with pytest.raises(OSError, match="row 4 of .*shard-00002-of-00003.h5 cannot be read"):
+        with pytest.raises(ValueError, match="row 4 of .*shard-00002-of-00003.h5 is damaged .*build again"):
             ShardSet(tmp_path)[9]
+        with pytest.raises(ValueError, match="field 'map' of .*shard-00002-of-00003.h5 is damaged .*build again"):
+            ShardSet(tmp_path).column("map")
         assert_sample(ShardSet(tmp_path)[8], 8)
 
 
