@@ -8,8 +8,10 @@ import click
 
 @contextmanager
 def one_sentence(*others: type[Exception]) -> Iterator[None]:
-    """Turn the errors that libraries raise for callers' mistakes, and `others`, into click's."""
+    """Turn the errors that files, devices and callers' mistakes raise, and `others`, into click's."""
     try:
         yield
-    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError, ValueError, *others) as error:
+    except BrokenPipeError:  # the reader of our output has gone; click ends quietly
+        raise
+    except (OSError, ValueError, *others) as error:
         raise click.ClickException(str(error)) from error

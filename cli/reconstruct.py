@@ -15,7 +15,7 @@ from cli.errors import one_sentence
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder to write into.")
 @click.option("--box", "boxes", nargs=4, type=float, multiple=True, metavar="L T R B",
-              help="Face from eyebrows to chin, in pixels: once an image, in order.")
+              help="Face from eyebrows to chin, in pixels of the upright photo: once an image, in order.")
 @click.option("--landmarks", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="File of 68 landmarks (.pts, .mat, .npy, .txt): once an image, in order.")
 @click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on.")

@@ -31,6 +31,8 @@ def train():
 @click.option("--augment/--no-augment", default=True, show_default=True, help="Crop jitter, mirroring, colour.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of weights, order and augmentation.")
+@click.option("--validation-fraction", type=click.FloatRange(min=0, max=1, max_open=True), default=0.05,
+              show_default=True, help="Share of the identities held out; 0 holds none.")
 @click.option("--validate-every", type=click.IntRange(min=1), default=1000, show_default=True,
               help="Steps between validations on held-out identities, and between checkpoints.")
 @click.option("--log-every", type=click.IntRange(min=1), default=50, show_default=True, help="Steps a log line.")
@@ -40,12 +42,15 @@ def train():
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN.")
 def geometry(shards: Path, output: Path, face_model: str, parameter_steps: int, stream_steps: int, batch_size: int,
              learning_rate: float, width: float, encoder_weights: Path | None, augment: bool, seed: int,
-             validate_every: int, log_every: int, workers: int, device: str | None, resume: bool):
+             validation_fraction: float, validate_every: int, log_every: int, workers: int, device: str | None,
+             resume: bool):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
     \b
     Example: dualface train geometry shards -o run --workers 8
     """
+    import torch
+
     from bfm.model_file import load_model
     from model.config import NO_AUGMENTATION, Augmentation, GeometryConfig
     from model.train_geometry import train_geometry
@@ -54,9 +59,10 @@ def geometry(shards: Path, output: Path, face_model: str, parameter_steps: int, 
         parameter_steps=parameter_steps, stream_steps=stream_steps, batch_size=batch_size,
         learning_rate=learning_rate, width=width, encoder_weights=str(encoder_weights or ""),
         augmentation=Augmentation() if augment else NO_AUGMENTATION, seed=seed,
+        validation_fraction=validation_fraction,
         log_every=log_every, validate_every=validate_every, checkpoint_every=validate_every,
     )
-    with one_sentence(FloatingPointError):
+    with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError):
         checkpoint = train_geometry(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 
 
@@ -36,16 +37,12 @@ class Augmentation:
     saturation: float = 0.2
 
 
-NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 0)
-"""Crops as they are."""
-
-
 NO_AUGMENTATION = Augmentation(*(0.0,) * len(fields(Augmentation)))
 """Crops as they are."""
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(ABC):
     """What every training run has; `GeometryConfig` shows its use.
 
     Attributes
@@ -68,9 +65,9 @@ class RunConfig:
     """Fields that may differ when a run is resumed."""
 
     @property
+    @abstractmethod
     def steps(self) -> int:
         """Steps of the whole run."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict:
         """Return the fields as plain values, for JSON and checkpoints."""

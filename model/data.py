@@ -391,7 +391,7 @@ def split_identities(sources: Sequence[str], fraction: float, seed: int) -> tupl
     if len(held) == len(ordered):
         raise ValueError(
             f"the shards hold {len(ordered)} identities, too few to hold out {fraction:g} of them; "
-            "build more, or set validation_fraction to 0"
+            "build more, or hold none out (--validation-fraction 0)"
         )
     is_held = np.array([photo in held for photo in photos], bool)
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)

@@ -38,7 +38,7 @@ def read_landmarks(path: Path) -> np.ndarray:
     reader = {".pts": _read_pts, ".mat": _read_mat, ".npy": _read_npy}.get(path.suffix.lower(), _read_text)
     try:
         points = np.asarray(reader(path), np.float64)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:  # numpy ends so on an empty file, which click would take for Ctrl-D
         raise ValueError(f"{path} must hold 68 landmarks, but cannot be read ({error})") from error
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise ValueError(f"{path} must hold 68 finite points (68, 2), got shape {points.shape}")

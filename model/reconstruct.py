@@ -22,7 +22,7 @@ from model.config import GeometryConfig
 from model.geometry import GeometryStream, denormalise_position
 from model.landmark_files import read_landmarks
 from model.mesh_files import textured_mesh, write_glb, write_obj, write_ply
-from model.train_geometry import default_device, map_space
+from model.train_geometry import map_space, torch_device
 
 OVERLAY_SIZE = 768
 """Longer side of the overlay picture, pixels, at most."""
@@ -95,14 +95,24 @@ class Reconstructor:
         Its map space, numpy.
     metadata : dict
         Of the checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is from the first phase of training: its decoders would draw the mean face.
     """
 
     def __init__(self, checkpoint: Path, model: MorphableModel | None = None, device: str | None = None):
         state = load_checkpoint(checkpoint, "geometry")
         config, self.metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
+        if state["step"] <= config.parameter_steps:
+            raise ValueError(
+                f"{checkpoint} has {state['step']} steps done, but its decoders are trained only after step "
+                f"{config.parameter_steps}; train on with --resume"
+            )
         uv = self.metadata["chart_uv"].numpy()
         self.model, self.maps = map_space(self.metadata, model or load_model("open"), uv)
-        self.device = torch.device(device or default_device())
+        self.device = torch_device(device)
         self.network = GeometryStream(
             self.metadata["albedo_modes"], self.metadata["size"], config.width, not config.encoder_weights
         )

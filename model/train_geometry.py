@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def train_geometry(
     model : MorphableModel | None
         The face model that the shards were built on; None is the open model.
     device : str | None
-        Torch device; None is the GPU if there is one.
+        As `torch_device` takes it.
     workers : int
         Processes that decode images.
     resume : bool
@@ -57,17 +58,45 @@ def train_geometry(
     Returns
     -------
     Path
-        The last checkpoint. Errors are those of `run_training`, `map_space`, `split_identities` and `load_vgg`.
+        The last checkpoint. Errors are those of `run_training`, `map_space`, `torch_device`, `split_identities` and
+        `load_vgg`.
     """
     dataset = FaceDataset(shards)
     model, maps = map_space(dataset.attributes, model or load_model("open"), dataset.shards.constants["uv"])
-    task = GeometryTask(dataset, model, maps, config, torch.device(device or default_device()), workers)
+    task = GeometryTask(dataset, model, maps, config, torch_device(device), workers)
     return run_training(task, run_dir, config, resume, on_log)
 
 
 def default_device() -> str:
     """Return ``cuda`` if there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def torch_device(name: str | None) -> torch.device:
+    """Return the device of this name, once it is known to work.
+
+    Parameters
+    ----------
+    name : str | None
+        Such as ``cpu``, ``cuda``, ``cuda:1``; None is the GPU if there is one.
+
+    Returns
+    -------
+    torch.device
+        Usable.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    try:
+        device = torch.device(name or default_device())
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch built without CUDA asserts
+        reason = str(error).split("\n")[0][:100]
+        raise ValueError(f"device must be one that works here, such as cpu, got '{name}' ({reason})") from error
+    return device
 
 
 def map_space(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, AttributeMaps]:
@@ -147,7 +176,8 @@ class GeometryTask:
         self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
         sources = dataset.sources
         self.training, self.held_out = split_identities(sources, config.validation_fraction, config.seed)
-        self.held_out = self.held_out[:config.validation_samples]
+        # spread evenly over them: they are in the order of their names
+        self.held_out = self.held_out[::max(1, math.ceil(len(self.held_out) / max(1, config.validation_samples)))]
         self.preparer = Preparer(model, maps, dataset.attributes, device)
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)

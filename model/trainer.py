@@ -170,8 +170,8 @@ def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dic
 
 def read_log(run_dir: Path) -> list[dict]:
     """Return the records of a run: losses (``step``, names of Eq. 8) and validations (``step``, ``validation``)."""
-    lines = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line]
+    lines = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # a power cut may leave the last line half written
 
 
 def draw_curves(run_dir: Path) -> Path:

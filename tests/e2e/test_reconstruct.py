@@ -155,6 +155,13 @@ def test_a_photo_that_fails_does_not_stop_the_rest(model, checkpoint, photo, tmp
     assert "lies outside the 96x96 image" in outside.error
 
 
+def test_a_checkpoint_of_the_first_phase_has_no_face(model, checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint, "geometry")
+    torch.save({**state, "step": 2}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="has 2 steps done, but its decoders are trained only after step 2"):
+        Reconstructor(tmp_path, model, "cpu")
+
+
 def test_what_is_asked_for_must_fit(model, checkpoint, photo, tmp_path):
     def attempt(images, **options):
         return list(reconstruct(images, checkpoint, tmp_path / "out", model=model, device="cpu", **options))

@@ -10,7 +10,7 @@ from toy_asmd import write_toy_asmd
 from model.checkpoint import load_checkpoint
 from model.config import NO_AUGMENTATION, GeometryConfig
 from model.data import FaceDataset
-from model.train_geometry import GeometryTask, map_space, train_geometry
+from model.train_geometry import GeometryTask, map_space, torch_device, train_geometry
 from model.trainer import read_log, run_training
 
 CONFIG = GeometryConfig(
@@ -97,6 +97,8 @@ def test_a_resumed_run_equals_one_never_stopped(model, shards, whole_run, tmp_pa
     with pytest.raises(Interrupted):
         train_geometry(shards, tmp_path, CONFIG, model, device="cpu", on_log=cut)
     assert load_checkpoint(tmp_path, "geometry")["step"] == stop
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 5, "lo')  # the power went while this was written
     torch.rand(17)  # the global generator has moved on since
     train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
     ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
@@ -139,6 +141,20 @@ def test_runs_that_cannot_go_on(model, shards, whole_run, tmp_path):
         train_geometry(more_samples, whole_run, CONFIG, model, device="cpu", resume=True)
     with pytest.raises(ValueError, match="the face model must be 'toy'"):
         train_geometry(shards, tmp_path, CONFIG, toy_model(seed=1), device="cpu")
+
+
+def test_devices():
+    assert torch_device("cpu") == torch.device("cpu")
+    for name in ("nonsense", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device must be one that works here, such as cpu, got '{name}'"):
+            torch_device(name)
+
+
+def test_validation_is_spread_over_the_held_out(model, shards):
+    config = dataclasses.replace(CONFIG, validation_fraction=0.5)
+    everything = task_of(model, shards, config).held_out
+    few = task_of(model, shards, dataclasses.replace(config, validation_samples=2)).held_out
+    assert len(everything) == 6 and few.tolist() == everything[[0, 3]].tolist()
 
 
 def test_shards_on_another_chart_are_refused(model, shards):

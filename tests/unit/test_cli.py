@@ -5,6 +5,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cli.errors import one_sentence
 from cli.main import COMMANDS, main
 
 
@@ -71,3 +72,24 @@ def test_a_mistake_gets_one_sentence(arguments, message, tmp_path):
     assert result.output.startswith("Error: ") and message in result.output
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error, exit_code, output", [
+    (OSError(28, "No space left on device"), 1, "Error: [Errno 28] No space left on device\n"),
+    (ValueError("size must be 4, got 5"), 1, "Error: size must be 4, got 5\n"),
+    (KeyboardInterrupt(), 1, "\nAborted!\n"),
+])
+def test_how_an_error_ends_a_command(error, exit_code, output):
+    @click.command()
+    def fails():
+        with one_sentence():
+            raise error
+
+    result = CliRunner().invoke(fails)
+    assert (result.exit_code, result.output) == (exit_code, output)
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), KeyError("a bug"), BrokenPipeError()])
+def test_other_errors_are_not_hidden(error):
+    with pytest.raises(type(error)), one_sentence():
+        raise error

@@ -36,6 +36,9 @@ def test_what_is_not_68_points(points, tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match="must hold 68 landmarks, but cannot be read"):
             read_landmarks(tmp_path / name)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match="empty.npy must hold 68 landmarks, but cannot be read"):
+        read_landmarks(tmp_path / "empty.npy")
     scipy.io.savemat(tmp_path / "c.mat", {"pts_2d": points[:67]})
     with pytest.raises(ValueError, match="none of pts_3d"):
         read_landmarks(tmp_path / "c.mat")
