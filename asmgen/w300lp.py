@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from os import walk
 from pathlib import Path
@@ -65,7 +66,8 @@ class SampleEntry:
     Attributes
     ----------
     source : str
-        Path of the photo below the root, without suffix, with ``/``: unique and stable.
+        Path of the photo below the root, with ``/``: unique and stable. Without suffix, but for photos that
+        differ in nothing else.
     image_path : Path
         The photo.
     parameters_path, landmarks_path : Path | None
@@ -186,12 +188,14 @@ def find_samples(root: Path) -> list[SampleEntry]:
         )
     images.sort(key=lambda path: path.relative_to(root).parts)
     landmark_files = _match_landmark_files(root, images, annotations)
+    alike = Counter(path.with_suffix("") for path in images)
     entries = []
     for path in images:
+        unique = path.with_suffix("") if alike[path.with_suffix("")] == 1 else path
         parameters_path = path.with_suffix(".mat")
         folder_name = path.parent.resolve().name
         entries.append(SampleEntry(
-            source=path.relative_to(root).with_suffix("").as_posix(),
+            source=unique.relative_to(root).as_posix(),
             image_path=path,
             parameters_path=parameters_path if parameters_path in annotations else None,
             landmarks_path=landmark_files.get(path),

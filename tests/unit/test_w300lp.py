@@ -131,6 +131,12 @@ def test_copies_of_a_photo_share_its_name(tmp_path, name, photo):
     assert find_samples(tmp_path)[0].photo == photo
 
 
+def test_photos_that_differ_in_suffix_keep_it(tmp_path):
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert [entry.source for entry in find_samples(tmp_path)] == ["a.jpg", "a.png", "b"]
+
+
 def test_a_root_without_photos_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_samples(tmp_path / "absent")
