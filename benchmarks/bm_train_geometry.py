@@ -43,6 +43,7 @@ class RandomFaces:
             "encoding": "params", "size": size, "chart": "harmonic", "quantum": QUANTUM, "face_model": model.name,
             "face_model_sha256": model.sha256, "licence": model.licence, "coefficients": model.coefficients,
         }
+        self.samples_sha256 = ""
         self.sources = [f"R/R_{index}_0" for index in range(8)]
         self.counts = {
             "id_coeffs": len(model.id_basis), "exp_coeffs": len(model.exp_basis),

@@ -101,9 +101,8 @@ class GeometryConfig(RunConfig):
         Of Adam.
     eta_p, eta_a, eta_s, eta_r : float
         Weights of Eq. (8): parameters, maps, symmetry, smoothness. Departs from Eq. (8) in eta_s, 0.05 for the
-        paper's 0.5: below 10 mm of error the gradient of that L1 norm exceeds the map's; overfitting eight exactly
-        symmetric faces (width 0.25, 64 px, learning rate 1e-3) left 1.82 mm of identity error after 320 steps with
-        0.5, and 0.88 mm with 0.05.
+        paper's 0.5: below 10 mm of error the gradient of that L1 norm exceeds the map's, and the identity stays at
+        the mean face (docs/geometry_stream.md has the two runs).
     tau : float
         Weight of the albedo regularisation in Eq. (4).
     augmentation : Augmentation

@@ -191,4 +191,5 @@ def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
     operator = operator.tocoo()
     indices = torch.from_numpy(np.stack([operator.row, operator.col]).astype(np.int64))
     values = torch.from_numpy(operator.data.astype(np.float32))
-    return torch.sparse_coo_tensor(indices, values, operator.shape, check_invariants=True, is_coalesced=True)
+    with torch.sparse.check_sparse_tensor_invariants():  # torch 2.11 warns of a silent choice
+        return torch.sparse_coo_tensor(indices, values, operator.shape, is_coalesced=True)
