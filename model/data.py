@@ -103,6 +103,12 @@ class FaceDataset(torch.utils.data.Dataset):
         """Names of the photos that the samples came from."""
         return ShardSet(self.shards.paths, fields=("source",)).column("source")
 
+    @property
+    def samples_sha256(self) -> str:
+        """Hash of the sources and their poses: another one where samples were added, reordered or fitted anew."""
+        poses = np.ascontiguousarray(ShardSet(self.shards.paths, fields=("pose",)).column("pose"))
+        return hashlib.sha256("\n".join(self.sources).encode() + poses.tobytes()).hexdigest()
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         sample = self.shards[index]
         with Image.open(io.BytesIO(sample.pop("image"))) as jpeg:

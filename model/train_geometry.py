@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -174,8 +173,7 @@ class GeometryTask:
         device: torch.device, workers: int = 0,
     ):
         self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
-        sources = dataset.sources
-        self.training, self.held_out = split_identities(sources, config.validation_fraction, config.seed)
+        self.training, self.held_out = split_identities(dataset.sources, config.validation_fraction, config.seed)
         # spread evenly over them: they are in the order of their names
         self.held_out = self.held_out[::max(1, math.ceil(len(self.held_out) / max(1, config.validation_samples)))]
         self.preparer = Preparer(model, maps, dataset.attributes, device)
@@ -205,7 +203,7 @@ class GeometryTask:
             **{key: attributes[key] if isinstance(attributes[key], str) else int(attributes[key]) for key in described},
             "albedo_modes": len(model.albedo_basis), "scale": maps.scale, "centre": torch.tensor(maps.centre),
             "chart_uv": torch.tensor(maps.chart.uv),
-            "samples_sha256": hashlib.sha256("\n".join(sources).encode()).hexdigest(),
+            "samples_sha256": dataset.samples_sha256,
         }
 
     def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,12 @@ def test_runs_that_cannot_go_on(model, shards, whole_run, tmp_path):
     more_samples = write_toy_asmd(tmp_path / "more", model, 14)
     with pytest.raises(ValueError, match="cannot be resumed with these data: samples_sha256"):
         train_geometry(more_samples, whole_run, CONFIG, model, device="cpu", resume=True)
+    refitted = tmp_path / "refitted"
+    shutil.copytree(shards, refitted)
+    with h5py.File(next(refitted.iterdir()), "r+") as file:
+        file["samples/pose"][2, 1] += np.float32(0.01)
+    with pytest.raises(ValueError, match="cannot be resumed with these data: samples_sha256"):
+        train_geometry(refitted, whole_run, CONFIG, model, device="cpu", resume=True)
     with pytest.raises(ValueError, match="the face model must be 'toy'"):
         train_geometry(shards, tmp_path, CONFIG, toy_model(seed=1), device="cpu")
 
