@@ -125,10 +125,14 @@ def _start(task: Task, run_dir: Path, config: RunConfig) -> int:
     if (run_dir / CHECKPOINT_NAME).exists():
         raise FileExistsError(f"{run_dir} already holds a run; resume it, or choose another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
-    described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
-    (run_dir / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    _describe(task, run_dir, config)
     (run_dir / LOG_NAME).write_text("", encoding="utf-8")
     return 0
+
+
+def _describe(task: Task, run_dir: Path, config: RunConfig):
+    described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
+    (run_dir / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
@@ -146,6 +150,7 @@ def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
     if state["step"] > config.steps:
         raise ValueError(f"{run_dir} has {state['step']} steps done, more than the {config.steps} wanted")
     step = restore(state, task.networks, task.optimisers)
+    _describe(task, run_dir, config)  # it may be longer now
     log = run_dir / LOG_NAME
     kept = [entry for entry in read_log(run_dir) if entry["step"] <= step]
     log.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")

@@ -113,6 +113,7 @@ def test_a_run_can_be_made_longer(model, shards, whole_run, tmp_path):
     train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
     ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
     assert same_tensors(ours["networks"], theirs["networks"])
+    assert (tmp_path / "config.json").read_text() == (whole_run / "config.json").read_text()
 
 
 def test_the_seed_gives_weights_order_and_augmentation(model, shards):
