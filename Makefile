@@ -28,10 +28,10 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/dualface synth 300wlp $(DEMO)/faces --count 320 --jobs 2
-	$(BIN)/dualface build asmd $(DEMO)/faces $(DEMO)/shards --size 128 --jobs 2
+	$(BIN)/dualface build asmd $(DEMO)/faces $(DEMO)/shards --size 128 --shard-size 160 --jobs 2
 	$(BIN)/dualface inspect $(DEMO)/shards -o $(DEMO)/sheet.png
-	$(BIN)/dualface train geometry $(DEMO)/shards -o $(DEMO)/run --width 0.125 --parameter-steps 100 \
-	  --stream-steps 500 --learning-rate 1e-3 --validate-every 300
+	$(BIN)/dualface train geometry $(DEMO)/shards -o $(DEMO)/run --width 0.125 --parameter-steps 800 \
+	  --stream-steps 400 --learning-rate 1e-3 --log-every 100 --validate-every 400
 	$(BIN)/dualface synth 300wlp $(DEMO)/unseen --count 4 --seed 1
 	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/run -o $(DEMO)/out \
 	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat
