@@ -118,7 +118,8 @@ def transform_placement(
     Returns
     -------
     tuple[np.ndarray, np.ndarray]
-        (..., 3) pose and (..., 3) position; the in-plane angle goes into all three pose angles.
+        (..., 3) pose and (..., 3) position; an in-plane angle goes into all three pose angles, an upright
+        transform leaves them as they are (also where |yaw| is 90 degrees or more, and other angles mean the same).
     """
     xp = array_namespace(pose)
     a, b = transform[..., 0, 0], transform[..., 1, 0]
@@ -126,8 +127,10 @@ def transform_placement(
     zero = xp.zeros_like(a)
     in_plane = rotation_matrix(xp.stack([zero, zero, xp.atan2(b, a)], -1))
     moved = transform_points(position[..., None, :2], transform)[..., 0, :]
+    turned = pose_from_rotation(in_plane @ rotation_matrix(pose))
+    upright = ((b == 0) & (a > 0))[..., None]
     return (
-        pose_from_rotation(in_plane @ rotation_matrix(pose)),
+        xp.where(upright, pose, turned),
         xp.stack([moved[..., 0], moved[..., 1], position[..., 2] * factor], -1),
     )
 

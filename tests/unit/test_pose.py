@@ -64,3 +64,15 @@ def test_inputs_are_left_alone():
     transform_placement(pose, position, np.eye(2, 3))
     mirror_placement(pose, position, 100)
     assert pose.tolist() == [0.1, 0.2, 0.3] and position.tolist() == CENTRED.tolist()
+
+
+@pytest.mark.parametrize("yaw", [0.3, np.pi / 2, -1.9])
+def test_an_upright_transform_keeps_the_angles(yaw):
+    pose, position = np.array([0.2, yaw, -0.4]), np.array([100.0, 120.0, 1.5])
+    scaling = np.array([[0.5, 0.0, 3.0], [0.0, 0.5, -7.0]])
+    kept, moved = transform_placement(pose, position, scaling)
+    assert np.array_equal(kept, pose)
+    assert np.allclose(moved, [53.0, 53.0, 0.75])
+    half_turn = np.array([[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    turned, _ = transform_placement(pose, position, half_turn)
+    assert np.allclose(rotation_matrix(turned), np.diag([-1, -1, 1]) @ rotation_matrix(pose), atol=1e-7)
