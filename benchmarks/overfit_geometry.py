@@ -24,7 +24,7 @@ from model.trainer import run_training
 def main(shards: Path, run_dir: Path, steps: int, width: float):
     """Train on the first eight samples of SHARDS and print the errors on those same samples."""
     dataset = FaceDataset(shards)
-    model, maps = map_space(dataset.attributes, load_model("open"), dataset.shards.constants["uv"])
+    model, maps = map_space(dataset.attributes, load_model("open"), dataset.chart_uv)
     config = GeometryConfig(
         width=width, parameter_steps=0, stream_steps=steps, learning_rate=1e-3, augmentation=NO_AUGMENTATION,
         validation_fraction=0, log_every=100, validate_every=steps, checkpoint_every=steps,

@@ -13,7 +13,8 @@ def train():
 
 
 @train.command()
-@click.argument("shards", metavar="SHARDS", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
+                type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the run: checkpoint, config, log, curves.")
 @click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on.")
@@ -40,11 +41,13 @@ def train():
               help="Processes that decode photos.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN.")
-def geometry(shards: Path, output: Path, face_model: str, parameter_steps: int, stream_steps: int, batch_size: int,
+def geometry(shards: tuple[Path, ...], output: Path, face_model: str, parameter_steps: int, stream_steps: int, batch_size: int,
              learning_rate: float, width: float, encoder_weights: Path | None, augment: bool, seed: int,
              validation_fraction: float, validate_every: int, log_every: int, workers: int, device: str | None,
              resume: bool):
     """Train the geometry stream on the attribute map shards in SHARDS.
+
+    Several builds, of photos and of rendered faces for example, are trained on together.
 
     \b
     Example: dualface train geometry shards -o run --workers 8

@@ -37,6 +37,8 @@ LANDMARK_MIRROR = (
 """For each of the 68 landmarks the one on the other side of the face."""
 
 _LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
+_EQUAL = ("encoding", "size", "chart", "face_model_sha256", "centre", "scale", "quantum")
+"""Attributes in which builds that are trained on together may not differ."""
 _MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs", "exp_coeffs")}
 
 
@@ -66,51 +68,74 @@ class Batch(NamedTuple):
 
 
 class FaceDataset(torch.utils.data.Dataset):
-    """The samples of ASMD shards, images decoded, maps and coefficients as stored.
+    """The samples of one or more ASMD builds, images decoded, maps and coefficients as stored.
 
     Parameters
     ----------
     source : str | Path | Sequence
-        What `ShardSet` takes.
+        Folder of shards or one shard, or several of them: real and rendered faces, say.
 
     Raises
     ------
     ValueError
-        If the shards are not ASMD, or of an unknown version.
+        If shards are not ASMD, of an unknown version, or of another face model, chart, size or encoding than the
+        first.
 
     Attributes
     ----------
-    shards : ShardSet
+    builds : list[ShardSet]
         Opened by each process for itself.
+    attributes : dict
+        Of the first build; those in which builds may not differ hold for all.
     """
 
     def __init__(self, source: str | Path | Sequence):
-        attributes = ShardSet(source).attributes
-        kind, version = attributes.get("kind"), attributes.get("schema_version")
-        if kind != "asmd" or version != 1:
-            raise ValueError(
-                f"{source} must hold shards of kind 'asmd', version 1, got {kind!r}, version {version}; "
-                "make them with `dualface build asmd`"
-            )
-        self.shards = ShardSet(source, fields=("image", *_LABELS, *_MAP_FIELDS[attributes["encoding"]]))
-        self.attributes = attributes
+        places = [source] if isinstance(source, (str, Path)) else list(source)
+        if not places:
+            raise ValueError("the list of shards is empty; name at least one folder of shards")
+        heads = [ShardSet(place).attributes for place in places]
+        self.attributes = heads[0]
+        for place, head in zip(places, heads):
+            kind, version = head.get("kind"), head.get("schema_version")
+            if kind != "asmd" or version != 1:
+                raise ValueError(
+                    f"{place} must hold shards of kind 'asmd', version 1, got {kind!r}, version {version}; "
+                    "make them with `dualface build asmd`"
+                )
+            for key in _EQUAL:
+                if not np.array_equal(head[key], heads[0][key]):
+                    raise ValueError(
+                        f"{place} cannot be trained on together with {places[0]}: {key} is {head[key]} and not "
+                        f"{heads[0][key]}; build both alike"
+                    )
+        fields = ("image", *_LABELS, *_MAP_FIELDS[self.attributes["encoding"]])
+        self.builds = [ShardSet(place, fields=fields) for place in places]
+        self._starts = np.cumsum([0] + [len(build) for build in self.builds])
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return int(self._starts[-1])
+
+    @property
+    def chart_uv(self) -> np.ndarray:
+        """(V, 2) chart coordinates kept with the first build."""
+        return self.builds[0].constants["uv"]
 
     @property
     def sources(self) -> list[str]:
         """Names of the photos that the samples came from."""
-        return ShardSet(self.shards.paths, fields=("source",)).column("source")
+        return [name for build in self.builds for name in ShardSet(build.paths, fields=("source",)).column("source")]
 
     @property
     def samples_sha256(self) -> str:
         """Hash of the sources and their poses: another one where samples were added, reordered or fitted anew."""
-        poses = np.ascontiguousarray(ShardSet(self.shards.paths, fields=("pose",)).column("pose"))
-        return hashlib.sha256("\n".join(self.sources).encode() + poses.tobytes()).hexdigest()
+        digest = hashlib.sha256("\n".join(self.sources).encode())
+        for build in self.builds:
+            digest.update(np.ascontiguousarray(ShardSet(build.paths, fields=("pose",)).column("pose")).tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        sample = self.shards[index]
+        build = int(np.searchsorted(self._starts, index, side="right")) - 1
+        sample = self.builds[build][index - int(self._starts[build])]
         with Image.open(io.BytesIO(sample.pop("image"))) as jpeg:
             image = np.asarray(jpeg.convert("RGB")).transpose(2, 0, 1)
         return {"image": torch.tensor(image), **{key: torch.tensor(value) for key, value in sample.items()}}

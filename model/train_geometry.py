@@ -38,7 +38,7 @@ def train_geometry(
     Parameters
     ----------
     shards : str | Path | Sequence
-        Folder of shards, one shard, or a list of them.
+        Folder of shards or one shard, or several of them.
     run_dir : Path
         Folder of the run: config, log, curves and checkpoint.
     config : GeometryConfig
@@ -61,7 +61,7 @@ def train_geometry(
         `load_vgg`.
     """
     dataset = FaceDataset(shards)
-    model, maps = map_space(dataset.attributes, model or load_model("open"), dataset.shards.constants["uv"])
+    model, maps = map_space(dataset.attributes, model or load_model("open"), dataset.chart_uv)
     task = GeometryTask(dataset, model, maps, config, torch_device(device), workers)
     return run_training(task, run_dir, config, resume, on_log)
 

@@ -45,7 +45,7 @@ def without_times(records):
 
 def task_of(model, shards, config):
     dataset = FaceDataset(shards)
-    face, maps = map_space(dataset.attributes, model, dataset.shards.constants["uv"])
+    face, maps = map_space(dataset.attributes, model, dataset.chart_uv)
     return GeometryTask(dataset, face, maps, config, torch.device("cpu"))
 
 
@@ -167,7 +167,7 @@ def test_validation_is_spread_over_the_held_out(model, shards):
 
 
 def test_shards_on_another_chart_are_refused(model, shards):
-    attributes, uv = FaceDataset(shards).attributes, FaceDataset(shards).shards.constants["uv"]
+    attributes, uv = FaceDataset(shards).attributes, FaceDataset(shards).chart_uv
     map_space(attributes, model, uv + np.float32(1e-6))
     with pytest.raises(ValueError, match="'cylindrical' chart must be that of the shards, it differs by 0.32 texels"):
         map_space(attributes, model, uv + np.float32(0.01))
@@ -205,7 +205,8 @@ def test_overfitting_three_faces(model, tmp_path):
     before = task.evaluate(np.arange(3))
     run_training(task, tmp_path / "run", config)
     after = task.evaluate(np.arange(3))
-    losses = [record["loss"] for record in read_log(tmp_path / "run")][1:]
-    assert all(later < earlier for earlier, later in zip(losses, losses[1:]))
+    # not the whole loss: that ends at the regularisation of the albedo, which does not vanish
+    losses = [record["asm"] for record in read_log(tmp_path / "run") if "asm" in record]
+    assert losses[1] < losses[0] / 2 and losses[2] < losses[1] / 2 and max(losses[3:]) < losses[0] / 10, losses
     assert before["identity_mm"] > 3 and before["expression_mm"] > 2  # the mean face
     assert after["identity_mm"] < 1.3 and after["expression_mm"] < 1 and after["full_mm"] < 1.6

@@ -202,6 +202,27 @@ def test_refuses_other_shards(model, folder, tmp_path):
         FaceDataset(tmp_path)
 
 
+def test_builds_are_trained_on_together(model, folder, tmp_path):
+    second = tmp_path / "second"
+    write_toy_asmd(second, model, 2, SIZE)
+    both, alone, other = FaceDataset([folder, second]), FaceDataset(folder), FaceDataset(second)
+    assert len(both) == len(alone) + 2
+    assert both.sources == alone.sources + other.sources
+    for index in range(len(both)):
+        expected = alone[index] if index < len(alone) else other[index - len(alone)]
+        assert all(torch.equal(both[index][key], expected[key]) for key in expected)
+    assert both.samples_sha256 not in (alone.samples_sha256, other.samples_sha256)
+    assert np.array_equal(both.chart_uv, alone.chart_uv)
+
+
+def test_builds_that_differ_are_not_mixed(model, folder, tmp_path):
+    write_toy_asmd(tmp_path, model, 2, 2 * SIZE)
+    with pytest.raises(ValueError, match=f"cannot be trained on together .*: size is {2 * SIZE} and not {SIZE}"):
+        FaceDataset([folder, tmp_path])
+    with pytest.raises(ValueError, match="name at least one folder"):
+        FaceDataset([])
+
+
 def test_batches_do_not_depend_on_workers(folder):
     dataset = FaceDataset(folder)
     indices = np.array([0, 2, 3, 5])
