@@ -41,10 +41,10 @@ def train():
               help="Processes that decode photos.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN.")
-def geometry(shards: tuple[Path, ...], output: Path, face_model: str, parameter_steps: int, stream_steps: int, batch_size: int,
-             learning_rate: float, width: float, encoder_weights: Path | None, augment: bool, seed: int,
-             validation_fraction: float, validate_every: int, log_every: int, workers: int, device: str | None,
-             resume: bool):
+def geometry(shards: tuple[Path, ...], output: Path, face_model: str, parameter_steps: int, stream_steps: int,
+             batch_size: int, learning_rate: float, width: float, encoder_weights: Path | None, augment: bool,
+             seed: int, validation_fraction: float, validate_every: int, log_every: int, workers: int,
+             device: str | None, resume: bool):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
     Several builds, of photos and of rendered faces for example, are trained on together.
