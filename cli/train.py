@@ -1,5 +1,7 @@
 """`dualface train`: networks from shards."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,39 +14,67 @@ def train():
     """Train a network from shards."""
 
 
+def run_options(learning_rate: float) -> Callable:
+    """Return the decorator that gives a command what every training run takes; `run_settings` reads the rest of it."""
+    options = (
+        click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
+                       type=click.Path(exists=True, path_type=Path)),
+        click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(file_okay=False, path_type=Path),
+                     help="Folder of the run: checkpoint, config, log, curves."),
+        click.option("--batch-size", type=click.IntRange(min=2), default=8, show_default=True, help="Samples a step."),
+        click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=learning_rate,
+                     show_default=True, help="Of Adam."),
+        click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+                     help="Factor on every channel count; 1 is the paper."),
+        click.option("--augment/--no-augment", default=True, show_default=True, help="Crop jitter, mirroring, colour."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Of weights, order and augmentation."),
+        click.option("--validation-fraction", type=click.FloatRange(min=0, max=1, max_open=True), default=0.05,
+                     show_default=True, help="Share of the identities held out; 0 holds none."),
+        click.option("--validate-every", type=click.IntRange(min=1), default=1000, show_default=True,
+                     help="Steps between validations on held-out identities, and between checkpoints."),
+        click.option("--log-every", type=click.IntRange(min=1), default=50, show_default=True,
+                     help="Steps a log line."),
+        click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Processes that decode photos."),
+        click.option("--device", help="torch device.  [default: the GPU if there is one]"),
+        click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN."),
+    )
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def run_settings(augment: bool, validate_every: int, **settings) -> dict:
+    """Return the fields of a config that the options of every run stand for, with those of its own."""
+    from model.config import NO_AUGMENTATION, Augmentation
+
+    return {
+        **settings, "augmentation": Augmentation() if augment else NO_AUGMENTATION,
+        "validate_every": validate_every, "checkpoint_every": validate_every,
+    }
+
+
+face_model_option = click.option(
+    "--face-model", default="open", show_default=True, help="The model that SHARDS were built on."
+)
+
+
 @train.command()
-@click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
-                type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(file_okay=False, path_type=Path),
-              help="Folder of the run: checkpoint, config, log, curves.")
-@click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on.")
+@run_options(learning_rate=2e-4)
+@face_model_option
 @click.option("--parameter-steps", type=click.IntRange(min=0), default=20_000, show_default=True,
               help="Steps of the first phase: encoder and parameters (eq. 4).")
 @click.option("--stream-steps", type=click.IntRange(min=0), default=180_000, show_default=True,
               help="Steps of the second phase: the whole stream (eq. 8).")
-@click.option("--batch-size", type=click.IntRange(min=2), default=8, show_default=True, help="Samples a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-4, show_default=True,
-              help="Of Adam.")
-@click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
-              help="Factor on every channel count; 1 is the paper.")
 @click.option("--encoder-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="VGG-Face or VGG-16 weights file for the encoder (width 1).  [default: from scratch]")
-@click.option("--augment/--no-augment", default=True, show_default=True, help="Crop jitter, mirroring, colour.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of weights, order and augmentation.")
-@click.option("--validation-fraction", type=click.FloatRange(min=0, max=1, max_open=True), default=0.05,
-              show_default=True, help="Share of the identities held out; 0 holds none.")
-@click.option("--validate-every", type=click.IntRange(min=1), default=1000, show_default=True,
-              help="Steps between validations on held-out identities, and between checkpoints.")
-@click.option("--log-every", type=click.IntRange(min=1), default=50, show_default=True, help="Steps a log line.")
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Processes that decode photos.")
-@click.option("--device", help="torch device.  [default: the GPU if there is one]")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN.")
-def geometry(shards: tuple[Path, ...], output: Path, face_model: str, parameter_steps: int, stream_steps: int,
-             batch_size: int, learning_rate: float, width: float, encoder_weights: Path | None, augment: bool,
-             seed: int, validation_fraction: float, validate_every: int, log_every: int, workers: int,
-             device: str | None, resume: bool):
+def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool,
+             face_model: str, encoder_weights: Path | None, **settings):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
     Several builds, of photos and of rendered faces for example, are trained on together.
@@ -52,24 +82,25 @@ def geometry(shards: tuple[Path, ...], output: Path, face_model: str, parameter_
     \b
     Example: dualface train geometry shards -o run --workers 8
     """
-    import torch
-
     from bfm.model_file import load_model
-    from model.config import NO_AUGMENTATION, Augmentation, GeometryConfig
+    from model.config import GeometryConfig
     from model.train_geometry import train_geometry
 
-    config = GeometryConfig(
-        parameter_steps=parameter_steps, stream_steps=stream_steps, batch_size=batch_size,
-        learning_rate=learning_rate, width=width, encoder_weights=str(encoder_weights or ""),
-        augmentation=Augmentation() if augment else NO_AUGMENTATION, seed=seed,
-        validation_fraction=validation_fraction,
-        log_every=log_every, validate_every=validate_every, checkpoint_every=validate_every,
-    )
-    with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError):
+    config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **run_settings(**settings))
+    with _training_errors():
         checkpoint = train_geometry(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
         )
     click.echo(f"wrote {checkpoint}")
+
+
+@contextmanager
+def _training_errors() -> Iterator[None]:
+    """Say in one sentence what ended a run."""
+    import torch
+
+    with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError):
+        yield
 
 
 def _echo_record(record: dict):
