@@ -118,7 +118,7 @@ class MultiTaskEncoder(nn.Module):
                 incoming = outgoing
         self.features = nn.Sequential(*layers)
         self.channels = incoming
-        _he_initialise(self)
+        he_initialise(self)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return f_L, (B, 512 width), of (B, 3, S, S) RGB images in [0, 1]."""
@@ -165,14 +165,14 @@ class AttributeDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.output = nn.Conv2d(incoming, 3, 3, padding=1)
         self.register_buffer("start", torch.zeros(3, size, size))
-        _he_initialise(self)
+        he_initialise(self)
         with torch.no_grad():
             self.output.weight.mul_(0.01)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) maps in [-1, 1] for (B, C) features."""
         features = self.layers(features[:, :, None, None])  # (B, 64 width, S, S)
-        with _full_precision(features):  # bfloat16 next to 1 is a millimetre wide
+        with full_precision(features):  # bfloat16 next to 1 is a millimetre wide
             return torch.tanh(self.output(features.float()) + self.start)
 
     def start_from_(self, start: torch.Tensor):
@@ -227,15 +227,16 @@ class GeometryStream(nn.Module):
         return image
 
     def _predicted(self, features: torch.Tensor) -> Parameters:
-        with _full_precision(features):
+        with full_precision(features):
             return Parameters(*self.psn(features).split((self.albedo_modes, 9, 3, 3), 1))
 
 
-def _full_precision(tensor: torch.Tensor) -> torch.autocast:
+def full_precision(tensor: torch.Tensor) -> torch.autocast:
+    """Return a context in which autocast is off on the tensor's device."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def _he_initialise(module: nn.Module):
+def he_initialise(module: nn.Module):
     """Draw the convolutions so that variance survives the depth; PyTorch's default loses it without norms."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
