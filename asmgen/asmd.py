@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from asmgen.maps import AttributeMaps
-from asmgen.shards import ShardSet
+from asmgen.shards import ShardSet, open_kind
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel
 
@@ -75,11 +75,19 @@ def face_box(landmarks: np.ndarray) -> np.ndarray:
 
 def open_asmd(source: str | Path | Sequence) -> ShardSet:
     """Open shards of this kind and schema; ValueError for any other."""
-    shards = ShardSet(source)
-    found = shards.attributes.get("kind"), shards.attributes.get("schema_version")
-    if found != (KIND, SCHEMA_VERSION):
-        raise ValueError(f"{shards.paths[0]} must be '{KIND}' of schema {SCHEMA_VERSION}, got {found}")
-    return shards
+    return open_kind(source, KIND, SCHEMA_VERSION)
+
+
+def named_model(shards: ShardSet, model: MorphableModel | None) -> MorphableModel:
+    """Return the model if it is the one that ``params`` shards name; ValueError for none or another."""
+    name, sha256 = shards.attributes["face_model"], shards.attributes["face_model_sha256"]
+    if model is None or model.sha256 != sha256:
+        got = "none" if model is None else f"'{model.name}' ({model.sha256[:12]})"
+        raise ValueError(
+            f"these shards hold no maps (encoding 'params'): give the face model they were built with, "
+            f"'{name}' ({sha256[:12]}), got {got}"
+        )
+    return model
 
 
 class AsmdReader:
@@ -112,20 +120,8 @@ class AsmdReader:
         self._texels, self._weights = constants["vertex_texels"], constants["vertex_weights"]
         self._maps = None
         if self.encoding == "params":
-            self._maps = self._maps_of(model)
-
-    def _maps_of(self, model: MorphableModel | None) -> AttributeMaps:
-        """The map space of the face model that the shards name."""
-        attributes = self.shards.attributes
-        name, sha256 = attributes["face_model"], attributes["face_model_sha256"]
-        if model is None or model.sha256 != sha256:
-            got = "none" if model is None else f"'{model.name}' ({model.sha256[:12]})"
-            raise ValueError(
-                f"these shards hold no maps (encoding 'params'): give the face model they were built with, "
-                f"'{name}' ({sha256[:12]}), got {got}"
-            )
-        face = model.face_only()
-        return AttributeMaps.from_model(face, make_chart(face, attributes["chart"], attributes["size"]))
+            face, attributes = named_model(self.shards, model).face_only(), self.shards.attributes
+            self._maps = AttributeMaps.from_model(face, make_chart(face, attributes["chart"], attributes["size"]))
 
     def __len__(self) -> int:
         return len(self.shards)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import h5py
 import numpy as np
@@ -41,10 +42,7 @@ def write_shard(
     constants: dict | None = None,
     rejected: Sequence[tuple[str, str]] = (),
 ) -> int:
-    """Write one shard; it appears under its name only when it is whole and has been read back.
-
-    The same input gives the same bytes. Arrays of 16 kB and more go to the file as they come, so memory does
-    not grow with them.
+    """Write one shard of samples that are at hand; see `ShardWriter` for what may go wrong.
 
     Parameters
     ----------
@@ -63,36 +61,131 @@ def write_shard(
     -------
     int
         Number of samples written.
+    """
+    with ShardWriter(path, attributes, constants) as writer:
+        for sample in samples:
+            writer.add(sample)
+        for source, reason in rejected:
+            writer.reject(source, reason)
+    return writer.count
+
+
+class ShardWriter:
+    """A shard being written: a context that takes samples and rejected sources.
+
+    The shard appears under its name at the end of the context, when it is whole and has been read back; if the
+    context is left by an exception it does not. The same input gives the same bytes. Arrays of 16 kB and more go to
+    the file as they come, so memory does not grow with them.
+
+    Parameters
+    ----------
+    path : str | Path
+        File to write; one of that name is replaced at the end.
+    attributes : dict
+        Name to str, number, or numeric array: what a reader must know.
+    constants : dict | None
+        Name to array: what all samples share.
 
     Raises
     ------
     ValueError
-        If a sample differs from the first in its fields, a shape or a dtype, or a value cannot be stored.
-    OSError
-        If the file does not read back.
+        If an attribute is anything else. At the end of the context, OSError if the file does not read back.
+
+    Attributes
+    ----------
+    path : Path
+        File to write.
+    count : int
+        Samples taken so far.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w", libver=_LIBVER) as file:
-        for key, value in sorted(attributes.items()):
+
+    def __init__(self, path: str | Path, attributes: dict, constants: dict | None = None):
+        for key, value in attributes.items():
             if not isinstance(value, (str, bool, int, float, np.generic, np.ndarray)):
                 raise ValueError(f"attribute {key!r} must be text, a number or an array, got {type(value).__name__}")
-            file.attrs[key] = value
-        count = _write_samples(file.create_group("samples"), samples)
-        group = file.create_group("constants")
-        group.attrs["sha256"] = _digest(constants or {})
-        for key, value in sorted((constants or {}).items()):
+        self.path, self.count = Path(path), 0
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._attributes, self._constants = attributes, constants or {}
+        self._kinds: dict[str, tuple] = {}
+        self._streamed: dict[str, h5py.Dataset] = {}
+        self._gathered: dict[str, list] = {}
+        self._rejected: list[tuple[str, str, bytes]] = []
+
+    def __enter__(self) -> ShardWriter:
+        self._file = h5py.File(self._partial, "w", libver=_LIBVER)
+        for key, value in sorted(self._attributes.items()):
+            self._file.attrs[key] = value
+        self._samples = self._file.create_group("samples")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._file:
+            if kind is None:
+                self._finish()
+        if kind is not None:
+            return
+        problems = check_shard(self._partial)
+        if problems:
+            raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
+        _sync(self._partial)
+        os.replace(self._partial, self.path)
+        _sync(self.path.parent)
+
+    def add(self, sample: dict) -> None:
+        """Write a sample.
+
+        Parameters
+        ----------
+        sample : dict
+            Field name to array or number, bytes, or str; large arrays are not kept.
+
+        Raises
+        ------
+        ValueError
+            If it differs from the first in its fields, a shape or a dtype, or a value cannot be stored.
+        """
+        sample = {key: _as_value(key, value) for key, value in sample.items()}
+        kinds = {key: _kind(value) for key, value in sample.items()}
+        if not self.count:
+            self._kinds = kinds
+        elif kinds != self._kinds:
+            raise ValueError(_difference(self.count, kinds, self._kinds))
+        self.count += 1
+        for key, value in sample.items():
+            if isinstance(value, np.ndarray) and value.nbytes >= _CHUNK:
+                if key not in self._streamed:
+                    self._streamed[key] = self._samples.create_dataset(
+                        key, (0, *value.shape), value.dtype, maxshape=(None, *value.shape), chunks=(1, *value.shape),
+                        fletcher32=True, **_compression(value),
+                    )
+                self._streamed[key].resize(self.count, axis=0)
+                self._streamed[key][self.count - 1] = value
+            else:
+                self._gathered.setdefault(key, []).append(value)
+
+    def reject(self, source: str, reason: str, preview: bytes = b"") -> None:
+        """Record an input that gives no sample, and why; `preview` is a JPEG of it, for people."""
+        self._rejected.append((source, reason, preview))
+
+    def _finish(self) -> None:
+        """Write what was gathered, what all samples share, and what was rejected."""
+        for key, values in sorted(self._gathered.items()):
+            if isinstance(values[0], np.ndarray):
+                _create(self._samples, key, np.stack(values))
+            else:
+                _write_ragged(self._samples, key, values)
+        self._samples.attrs["count"] = self.count
+        self._samples.attrs["format"] = FORMAT
+        group = self._file.create_group("constants")
+        group.attrs["sha256"] = _digest(self._constants)
+        for key, value in sorted(self._constants.items()):
             _create(group, key, np.asarray(value), compress=True)
-        group = file.create_group("rejected")
-        _write_ragged(group, "source", [source for source, _ in rejected])
-        _write_ragged(group, "reason", [reason for _, reason in rejected])
-    problems = check_shard(partial)
-    if problems:
-        raise OSError(f"{partial} does not read back ({problems[0].text}); check the disk")
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
-    return count
+        group = self._file.create_group("rejected")
+        sources, reasons, previews = ([row[place] for row in self._rejected] for place in range(3))
+        _write_ragged(group, "source", sources)
+        _write_ragged(group, "reason", reasons)
+        if any(previews):
+            _write_ragged(group, "preview", previews)
 
 
 def _sync(path: Path) -> None:
@@ -102,37 +195,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_samples(group: h5py.Group, samples: Iterable[dict]) -> int:
-    """Fill the group of samples: large arrays one by one, the rest gathered first."""
-    kinds, streamed, gathered, count = {}, {}, {}, 0
-    for count, sample in enumerate(samples, 1):
-        sample = {key: _as_value(key, value) for key, value in sample.items()}
-        found = {key: _kind(value) for key, value in sample.items()}
-        if count == 1:
-            kinds = found
-        elif found != kinds:
-            raise ValueError(_difference(count - 1, found, kinds))
-        for key, value in sample.items():
-            if isinstance(value, np.ndarray) and value.nbytes >= _CHUNK:
-                if count == 1:
-                    streamed[key] = group.create_dataset(
-                        key, (0, *value.shape), value.dtype, maxshape=(None, *value.shape), chunks=(1, *value.shape),
-                        fletcher32=True, **_compression(value),
-                    )
-                streamed[key].resize(count, axis=0)
-                streamed[key][count - 1] = value
-            else:
-                gathered.setdefault(key, []).append(value)
-    for key, values in sorted(gathered.items()):
-        if isinstance(values[0], np.ndarray):
-            _create(group, key, np.stack(values))
-        else:
-            _write_ragged(group, key, values)
-    group.attrs["count"] = count
-    group.attrs["format"] = FORMAT
-    return count
 
 
 def _as_value(key: str, value) -> np.ndarray | bytes | str:
@@ -345,6 +407,15 @@ def find_shards(source: str | Path | Sequence) -> list[Path]:
     return paths
 
 
+def open_kind(source: str | Path | Sequence, kind: str, schema_version: int) -> ShardSet:
+    """Open shards whose attributes say they are of this kind and schema; ValueError for any other."""
+    shards = ShardSet(source)
+    found = shards.attributes.get("kind"), shards.attributes.get("schema_version")
+    if found != (kind, schema_version):
+        raise ValueError(f"{shards.paths[0]} must be '{kind}' of schema {schema_version}, got {found}")
+    return shards
+
+
 class ShardSet:
     """The samples of one or more shards, as one sequence of dicts.
 
@@ -444,12 +515,24 @@ class ShardSet:
     @property
     def rejected(self) -> list[tuple[str, str]]:
         """(source, reason) of everything that gave no sample."""
-        pairs = []
+        return list(zip(self._rejected_column("source"), self._rejected_column("reason")))
+
+    @property
+    def rejected_previews(self) -> list[bytes]:
+        """A JPEG of everything that gave no sample, in the order of `rejected`; b"" where none was kept."""
+        return self._rejected_column("preview", b"")
+
+    def _rejected_column(self, key: str, missing: bytes | None = None) -> list:
+        """One column of what was rejected; `missing` stands in where a shard has no such column."""
+        values = []
         for path in self.paths:
             with _open(path) as file, _reading(path):
                 columns = _columns(file["rejected"])
-                pairs += zip(columns["source"], columns["reason"])
-        return pairs
+                if missing is not None and key not in columns:
+                    values += [missing] * len(columns["source"])
+                else:
+                    values += columns[key]
+        return values
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Shard number and row of a sample; negative indices count from the end."""
@@ -516,7 +599,7 @@ def check_shard(path: str | Path) -> list[Problem]:
             rejected, columns = _columns(file["rejected"]), _columns(file["samples"])
             lengths = {len(column) for column in rejected.values()}
             if len(lengths) != 1:
-                problems.append(Problem(path, None, "rejected sources and reasons differ in number"))
+                problems.append(Problem(path, None, f"the rejected columns differ in length: {sorted(lengths)}"))
             for group in (rejected, columns):
                 for key, column in group.items():
                     if group is columns and len(column) != head.count:
