@@ -21,11 +21,11 @@ class Augmentation:
     flip : float
         Probability of mirroring left and right.
     brightness : float
-        Fraction; the light coefficients follow it.
+        Fraction, a change of the light: its coefficients follow.
     tint : float
-        Fraction, a colour channel; nothing follows it.
+        Fraction, a colour channel; albedo maps follow it, albedo coefficients do not.
     saturation : float
-        Fraction; nothing follows it.
+        Fraction; albedo maps follow it, albedo coefficients do not.
     """
 
     rotation: float = 20.0
@@ -53,6 +53,18 @@ class RunConfig(ABC):
         Samples a step.
     log_every, validate_every, checkpoint_every : int
         Steps between log lines, validations and checkpoints; the last two also happen at the end.
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
+    learning_rate : float
+        Of Adam.
+    augmentation : Augmentation
+        Amounts of the random changes.
+    validation_fraction : float
+        Share of the identities held out; 0 holds none.
+    validation_samples : int
+        Most held-out samples to validate on.
+    mixed_precision, channels_last : bool
+        bfloat16 convolutions and channels-last memory; on a GPU only.
     """
 
     seed: int = 0
@@ -60,6 +72,13 @@ class RunConfig(ABC):
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000
+    width: float = 1.0
+    learning_rate: float = 2e-4
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    validation_fraction: float = 0.05
+    validation_samples: int = 512
+    mixed_precision: bool = True
+    channels_last: bool = True
 
     free = ("log_every", "validate_every", "checkpoint_every")
     """Fields that may differ when a run is resumed."""
@@ -72,6 +91,32 @@ class RunConfig(ABC):
     def to_dict(self) -> dict:
         """Return the fields as plain values, for JSON and checkpoints."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> RunConfig:
+        """Return the config that `to_dict` was called on.
+
+        Parameters
+        ----------
+        saved : dict
+            Plain values.
+
+        Returns
+        -------
+        RunConfig
+            Equal to the original.
+
+        Raises
+        ------
+        ValueError
+            If fields are missing or unknown: another version of the program wrote it.
+        """
+        known = {f.name for f in fields(cls)}
+        if known != saved.keys():
+            raise ValueError(
+                f"the config must have the fields of this version; it differs in {sorted(known ^ saved.keys())}"
+            )
+        return cls(**{**saved, "augmentation": Augmentation(**saved["augmentation"])})
 
     def difference(self, saved: dict) -> str | None:
         """Say how a saved config differs in a field that may not change, or return None."""
@@ -92,44 +137,25 @@ class GeometryConfig(RunConfig):
         Steps of the first phase: encoder and PSN alone, on Eq. (4).
     stream_steps : int
         Steps of the second phase: everything, on Eq. (8). May grow when a run is resumed.
-    width : float
-        Factor on every channel count of the networks; 1 is the paper.
     encoder_weights : str
         VGG-Face or VGG-16 file to start the encoder from (width 1 only); empty trains it from scratch, with
         batch normalisation.
-    learning_rate : float
-        Of Adam.
     eta_p, eta_a, eta_s, eta_r : float
         Weights of Eq. (8): parameters, maps, symmetry, smoothness. Departs from Eq. (8) in eta_s, 0.05 for the
         paper's 0.5: below 10 mm of error the gradient of that L1 norm exceeds the map's, and the identity stays at
         the mean face (docs/geometry_stream.md has the two runs).
     tau : float
         Weight of the albedo regularisation in Eq. (4).
-    augmentation : Augmentation
-        Amounts of the random changes.
-    validation_fraction : float
-        Share of the identities held out; 0 holds none.
-    validation_samples : int
-        Most held-out samples to validate on.
-    mixed_precision, channels_last : bool
-        bfloat16 convolutions and channels-last memory; on a GPU only.
     """
 
     parameter_steps: int = 20_000
     stream_steps: int = 180_000
-    width: float = 1.0
     encoder_weights: str = ""
-    learning_rate: float = 2e-4
     eta_p: float = 0.5
     eta_a: float = 1.0
     eta_s: float = 0.05
     eta_r: float = 1e-3
     tau: float = 5e-2
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    validation_fraction: float = 0.05
-    validation_samples: int = 512
-    mixed_precision: bool = True
-    channels_last: bool = True
 
     free = (*RunConfig.free, "stream_steps")
 
@@ -138,28 +164,39 @@ class GeometryConfig(RunConfig):
         """Steps of both phases."""
         return self.parameter_steps + self.stream_steps
 
-    @classmethod
-    def from_dict(cls, saved: dict) -> GeometryConfig:
-        """Return the config that `to_dict` was called on.
 
-        Parameters
-        ----------
-        saved : dict
-            Plain values.
+@dataclass(frozen=True)
+class TextureConfig(RunConfig):
+    """Training step 2 of the paper (Sec. IV-B): the texture stream against its discriminator, in pix2pix's manner.
 
-        Returns
-        -------
-        GeometryConfig
-            Equal to the original.
+    Attributes
+    ----------
+    steps : int
+        Of the whole run. The learning rate follows from it, so it may not change when a run is resumed.
+    regions : int
+        n, the soft regions of SSRPM.
+    stylisation : str
+        ``srsm``, or of the paper's comparisons ``adain`` or ``transform``; see `TextureStream`.
+    skips, landmark_branch : bool
+        Whether the generator has skip connections, and SSRPM its landmark-guided branch.
+    omega_r, omega_c, omega_a : float
+        Weights of Eq. (18): reconstruction, contextual and adversarial loss; 0 turns a loss off, and what only it
+        needs is not made.
+    fill_weight : float
+        Weight in the reconstruction loss of texels that the photo does not show and that were filled in.
+    """
 
-        Raises
-        ------
-        ValueError
-            If fields are missing or unknown: another version of the program wrote it.
-        """
-        known = {f.name for f in fields(cls)}
-        if known != saved.keys():
-            raise ValueError(
-                f"the config must have the fields of this version; it differs in {sorted(known ^ saved.keys())}"
-            )
-        return cls(**{**saved, "augmentation": Augmentation(**saved["augmentation"])})
+    steps: int = 200_000
+    learning_rate: float = 1e-4
+    regions: int = 16
+    stylisation: str = "srsm"
+    skips: bool = True
+    landmark_branch: bool = True
+    omega_r: float = 0.1
+    omega_c: float = 3.0
+    omega_a: float = 0.2
+    fill_weight: float = 0.2
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return pix2pix's learning rate in a step, from 0: constant, then over the second half linearly to 0."""
+        return self.learning_rate * min(1.0, 2 * (self.steps - step) / self.steps)
