@@ -200,3 +200,22 @@ class TextureConfig(RunConfig):
     def learning_rate_at(self, step: int) -> float:
         """Return pix2pix's learning rate in a step, from 0: constant, then over the second half linearly to 0."""
         return self.learning_rate * min(1.0, 2 * (self.steps - step) / self.steps)
+
+
+@dataclass(frozen=True)
+class LandmarkConfig(RunConfig):
+    """Training of K(.), the landmark network.
+
+    Attributes
+    ----------
+    steps : int
+        Of the whole run. May grow when a run is resumed.
+    stacks : int
+        Hourglasses.
+    """
+
+    steps: int = 100_000
+    learning_rate: float = 2.5e-4
+    stacks: int = 4
+
+    free = (*RunConfig.free, "steps")

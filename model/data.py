@@ -74,6 +74,8 @@ class FaceDataset(torch.utils.data.Dataset):
     ----------
     source : str | Path | Sequence
         Folder of shards or one shard, or several of them: real and rendered faces, say.
+    fields : Sequence[str] | None
+        What to read of a sample; None is what a `Batch` takes.
 
     Raises
     ------
@@ -89,7 +91,7 @@ class FaceDataset(torch.utils.data.Dataset):
         Of the first build; those in which builds may not differ hold for all.
     """
 
-    def __init__(self, source: str | Path | Sequence):
+    def __init__(self, source: str | Path | Sequence, fields: Sequence[str] | None = None):
         places = [source] if isinstance(source, (str, Path)) else list(source)
         if not places:
             raise ValueError("the list of shards is empty; name at least one folder of shards")
@@ -108,7 +110,7 @@ class FaceDataset(torch.utils.data.Dataset):
                         f"{place} cannot be trained on together with {places[0]}: {key} is {head[key]} and not "
                         f"{heads[0][key]}; build both alike"
                     )
-        fields = ("image", *_LABELS, *_MAP_FIELDS[self.attributes["encoding"]])
+        fields = fields or ("image", *_LABELS, *_MAP_FIELDS[self.attributes["encoding"]])
         self.builds = [ShardSet(place, fields=fields) for place in places]
         self._starts = np.cumsum([0] + [len(build) for build in self.builds])
 
@@ -204,42 +206,93 @@ def augment(
     Batch
         New tensors.
     """
-    count, _, _, size = batch.image.shape
-    uniform = torch.rand(count, 10, generator=generator).to(batch.image.device)
-    either_way = uniform * 2 - 1
-
-    angle = either_way[:, 0] * math.radians(augmentation.rotation)
-    factor = 1 + either_way[:, 1] * augmentation.scale
-    shift = either_way[:, 2:4] * augmentation.shift * size
-    transform = similarity(angle, factor, shift, size)
-    image = warp(batch.image, transform)
-    pose, position = transform_placement(batch.parameters.pose, batch.position, transform)
-    light = rotate_light_in_plane(batch.parameters.light, angle)
-    landmarks = transform_points(batch.landmarks, transform)
-
-    flipped = uniform[:, 4] < augmentation.flip
-
-    def choose(mirrored: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-        return torch.where(flipped.view(-1, *[1] * (original.ndim - 1)), mirrored, original)
-
+    size = batch.image.shape[-1]
+    changes = draw_changes(batch.image, augmentation, generator)
+    pose, position = transform_placement(batch.parameters.pose, batch.position, changes.transform)
+    light = rotate_light_in_plane(batch.parameters.light, changes.angle)
+    choose = changes.choose
     mirrored_pose, mirrored_position = mirror_placement(pose, position, size)
-    mirrored_landmarks = landmarks[:, list(LANDMARK_MIRROR)]
-    mirrored_landmarks = torch.stack([size - 1 - mirrored_landmarks[..., 0], mirrored_landmarks[..., 1]], -1)
     albedo = choose(batch.parameters.albedo @ albedo_mirror, batch.parameters.albedo)
     light = choose(mirror_light(light), light)
     pose, position = choose(mirrored_pose, pose), choose(mirrored_position, position)
-
-    brightness = 1 + either_way[:, 5] * augmentation.brightness
-    tint = 1 + either_way[:, 6:9] * augmentation.tint
-    grey = image.mean(1, keepdim=True)
-    saturation = (1 + either_way[:, 9] * augmentation.saturation).view(-1, 1, 1, 1)
-    image = (grey + (image - grey) * saturation) * (brightness[:, None] * tint)[:, :, None, None]
     return Batch(
-        choose(image.flip(-1), image).clamp(0, 1),
+        changes.image(batch.image),
         choose(mirror_map(batch.identity_map), batch.identity_map),
         choose(mirror_map(batch.expression_map), batch.expression_map),
-        Parameters(albedo, light * brightness[:, None], pose, normalise_position(position, size)),
-        position, choose(mirrored_landmarks, landmarks),
+        Parameters(albedo, light * changes.brightness[:, None], pose, normalise_position(position, size)),
+        position, changes.landmarks(batch.landmarks, size),
+    )
+
+
+class Changes(NamedTuple):
+    """Random changes of a batch of crops: turned, shifted and scaled, recoloured, then mirrored.
+
+    Attributes
+    ----------
+    transform : torch.Tensor
+        (B, 2, 3) from old to new pixels, before mirroring.
+    angle : torch.Tensor
+        (B,) radians, its rotation.
+    flipped : torch.Tensor
+        (B,) bool, mirrored left and right.
+    brightness, tint, saturation : torch.Tensor
+        (B,), (B, 3), (B,) factors.
+    """
+
+    transform: torch.Tensor
+    angle: torch.Tensor
+    flipped: torch.Tensor
+    brightness: torch.Tensor
+    tint: torch.Tensor
+    saturation: torch.Tensor
+
+    def choose(self, mirrored: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+        """Return the mirrored (B, ...) values where a crop is mirrored, the original ones elsewhere."""
+        return torch.where(self.flipped.view(-1, *[1] * (original.ndim - 1)), mirrored, original)
+
+    def image(self, image: torch.Tensor) -> torch.Tensor:
+        """Return (B, 3, S, S) crops changed, in [0, 1]."""
+        image = warp(image, self.transform)
+        grey = image.mean(1, keepdim=True)
+        image = grey + (image - grey) * self.saturation.view(-1, 1, 1, 1)
+        image = image * (self.brightness[:, None] * self.tint)[:, :, None, None]
+        return self.choose(image.flip(-1), image).clamp(0, 1)
+
+    def landmarks(self, landmarks: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the (B, 68, 2) landmarks, pixels, of crops of this size changed likewise."""
+        landmarks = transform_points(landmarks, self.transform)
+        mirrored = landmarks[:, list(LANDMARK_MIRROR)]
+        return self.choose(torch.stack([size - 1 - mirrored[..., 0], mirrored[..., 1]], -1), landmarks)
+
+
+def draw_changes(image: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> Changes:
+    """Draw the changes of a batch of crops.
+
+    Parameters
+    ----------
+    image : torch.Tensor
+        (B, 3, S, S), for its shape and device.
+    augmentation : Augmentation
+        Amounts.
+    generator : torch.Generator
+        On the CPU, so that every device draws the same numbers.
+
+    Returns
+    -------
+    Changes
+        On the device of the image.
+    """
+    count, _, _, size = image.shape
+    uniform = torch.rand(count, 10, generator=generator).to(image.device)
+    either_way = uniform * 2 - 1
+    angle = either_way[:, 0] * math.radians(augmentation.rotation)
+    factor = 1 + either_way[:, 1] * augmentation.scale
+    shift = either_way[:, 2:4] * augmentation.shift * size
+    return Changes(
+        similarity(angle, factor, shift, size), angle, uniform[:, 4] < augmentation.flip,
+        brightness=1 + either_way[:, 5] * augmentation.brightness,
+        tint=1 + either_way[:, 6:9] * augmentation.tint,
+        saturation=1 + either_way[:, 9] * augmentation.saturation,
     )
 
 
