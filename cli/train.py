@@ -94,6 +94,28 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
     click.echo(f"wrote {checkpoint}")
 
 
+@train.command()
+@run_options(learning_rate=2.5e-4)
+@click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps of the run.")
+@click.option("--stacks", type=click.IntRange(min=1), default=4, show_default=True,
+              help="Hourglasses, each refining the last one's heatmaps.")
+def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, **settings):
+    """Train the landmark network on the photos and projected landmarks in SHARDS, of any kind.
+
+    A 3D-FAN file of the face-alignment package can be used in its place.
+
+    \b
+    Example: dualface train landmarks shards -o run --workers 8
+    """
+    from model.config import LandmarkConfig
+    from model.train_landmarks import train_landmarks
+
+    config = LandmarkConfig(**run_settings(**settings))
+    with _training_errors():
+        checkpoint = train_landmarks(shards, output, config, device, workers, resume, on_log=_echo_record)
+    click.echo(f"wrote {checkpoint}")
+
+
 @contextmanager
 def _training_errors() -> Iterator[None]:
     """Say in one sentence what ended a run."""

@@ -22,7 +22,9 @@ STRIDE = 4
 HOURGLASS_DEPTH = 4
 """Halvings within an hourglass."""
 
-_MULTIPLE = STRIDE * 2**HOURGLASS_DEPTH
+SIDE_MULTIPLE = STRIDE * 2**HOURGLASS_DEPTH
+"""The side of an image, pixels, is a multiple of this."""
+
 _FLOOR = 1e-3
 """Of a heatmap's peak: what is below counts as this much in the logarithm."""
 
@@ -149,9 +151,9 @@ class LandmarkNetwork(nn.Module):
         ValueError
             If S is not a multiple of 64: each hourglass halves its input four times.
         """
-        if any(side % _MULTIPLE for side in image.shape[-2:]):
+        if any(side % SIDE_MULTIPLE for side in image.shape[-2:]):
             raise ValueError(
-                f"image must have sides that are multiples of {_MULTIPLE} pixels, got {tuple(image.shape[-2:])}; "
+                f"image must have sides that are multiples of {SIDE_MULTIPLE} pixels, got {tuple(image.shape[-2:])}; "
                 "resize it, or build the shards with such a --size"
             )
         features = F.relu(self.bn1(self.conv1(image)), inplace=True)      # (B, C/4, S/2, S/2)

@@ -64,3 +64,24 @@ def geometry_errors(
         difference = predicted.parameters.albedo - truth.parameters.albedo
         errors["albedo_stddevs"] = difference.square().mean(-1).sqrt()
     return errors
+
+
+def landmark_errors(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return how far landmarks are from where they should be.
+
+    Parameters
+    ----------
+    predicted : torch.Tensor
+        (B, 68, 2) or (B, 68, 3) x, y (z), any unit.
+    truth : torch.Tensor
+        Of the same shape and unit; crop pixels for the names to hold.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        (B,) each: mean distance (``landmark_pixels``), and the normalised mean error (NME), that distance in percent
+        of sqrt(width x height) of the box about the true landmarks (``landmark_percent``).
+    """
+    pixels = (predicted - truth).norm(dim=-1).mean(-1)
+    side = (truth.amax(1) - truth.amin(1))[:, :2].prod(-1).sqrt()
+    return {"landmark_pixels": pixels, "landmark_percent": 100 * pixels / side}
