@@ -1,4 +1,6 @@
-"""ASMD shards to training batches: decoding in workers, maps and augmentation on the training device.
+"""Shards to training batches: decoding in workers, maps and augmentation on the training device.
+
+One `FaceDataset` reads for every task; a task's `Preparer` makes its batches.
 
 The content of a batch depends only on the seed and the step, whatever the workers and wherever the run was
 resumed. Dimension key: B batch, K modes, S side of the crop and of the maps in pixels.
@@ -7,43 +9,82 @@ resumed. Dimension key: B batch, K modes, S side of the crop and of the maps in 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
+from asmgen import asmd
 from asmgen.maps import AttributeMaps
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
+from bfm.charts import Chart, make_chart
 from bfm.light import mirror_light, rotate_light_in_plane
 from bfm.morphable_model import MorphableModel
-from bfm.pose import mirror_placement, transform_placement, transform_points
+from bfm.pose import mirror_placement, transform_placement
+from model.augment import draw_changes
 from model.config import Augmentation
 from model.geometry import Parameters, normalise_position
 from model.losses import mirror_map
-
-LANDMARK_MIRROR = (
-    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
-    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
-)
-"""For each of the 68 landmarks the one on the other side of the face."""
+from texgen import ftd
 
 _LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
-_EQUAL = ("encoding", "size", "chart", "face_model_sha256", "centre", "scale", "quantum")
-"""Attributes in which builds that are trained on together may not differ."""
 _MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs", "exp_coeffs")}
+_ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
+_VERSIONS = {asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION}
+
+MAX_CHART_SHIFT = 0.02
+"""Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
+
+MAX_ASYMMETRY = 1.0
+"""Texels on average between a vertex and the mirror image of its twin, above which a chart is not mirrored."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a task reads of which shards.
+
+    Attributes
+    ----------
+    kinds : tuple[str, ...]
+        Kinds of shards that will do.
+    fields : tuple[str, ...]
+        Fields of a sample.
+    encoded : dict[str, tuple[str, ...]]
+        Further fields, by encoding.
+    equal : tuple[str, ...]
+        Attributes in which builds that are trained on together may not differ.
+    """
+
+    kinds: tuple[str, ...]
+    fields: tuple[str, ...]
+    encoded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    equal: tuple[str, ...] = ("size",)
+
+
+GEOMETRY = Wanted(
+    (asmd.KIND,), ("image", *_LABELS), _MAP_FIELDS,
+    ("encoding", "size", "chart", "face_model_sha256", "centre", "scale", "quantum"),
+)
+"""Photos, attribute spatial maps and parameters."""
+
+TEXTURE = Wanted(
+    (ftd.KIND,), ("image", "albedo_map", "mask"), _ALBEDO_FIELDS,
+    ("encoding", "size", "chart", "face_model_sha256", "lit"),
+)
+"""Triplets of photo, linear albedo and photographed albedo, and the mask of the latter."""
+
+LANDMARKS = Wanted((asmd.KIND, ftd.KIND), ("image", "landmarks"))
+"""Photos and their 68 landmarks."""
 
 
 class Batch(NamedTuple):
-    """What a training step is given, on its device.
+    """What a training step of the geometry stream is given, on its device.
 
     Attributes
     ----------
@@ -67,21 +108,59 @@ class Batch(NamedTuple):
     landmarks: torch.Tensor
 
 
+class TextureBatch(NamedTuple):
+    """What a training step of the texture stream is given, on its device.
+
+    Attributes
+    ----------
+    image : torch.Tensor
+        (B, 3, S, S) I_o, RGB in [0, 1].
+    linear_albedo : torch.Tensor
+        (B, 3, S, S) I_u, RGB in [0, 1], 0 outside the chart.
+    albedo : torch.Tensor
+        (B, 3, S, S) I_a, RGB in [0, 1], 0 outside the chart.
+    visible : torch.Tensor
+        (B, 1, S, S) bool: texels that the photo shows; the others of I_a were filled in.
+    inside : torch.Tensor
+        (B, 1, S, S) bool: texels of the chart.
+    """
+
+    image: torch.Tensor
+    linear_albedo: torch.Tensor
+    albedo: torch.Tensor
+    visible: torch.Tensor
+    inside: torch.Tensor
+
+
+class LandmarkBatch(NamedTuple):
+    """What a training step of the landmark network is given, on its device.
+
+    Attributes
+    ----------
+    image : torch.Tensor
+        (B, 3, S, S) RGB in [0, 1].
+    landmarks : torch.Tensor
+        (B, 68, 2) crop pixels.
+    """
+
+    image: torch.Tensor
+    landmarks: torch.Tensor
+
+
 class FaceDataset(torch.utils.data.Dataset):
-    """The samples of one or more ASMD builds, images decoded, maps and coefficients as stored.
+    """The samples of one or more builds, images decoded, everything else as stored.
 
     Parameters
     ----------
     source : str | Path | Sequence
         Folder of shards or one shard, or several of them: real and rendered faces, say.
-    fields : Sequence[str] | None
-        What to read of a sample; None is what a `Batch` takes.
+    wanted : Wanted
+        What to read of which kind of shards.
 
     Raises
     ------
     ValueError
-        If shards are not ASMD, of an unknown version, or of another face model, chart, size or encoding than the
-        first.
+        If shards are of another kind or of an unknown version, or differ from the first where they may not.
 
     Attributes
     ----------
@@ -91,7 +170,7 @@ class FaceDataset(torch.utils.data.Dataset):
         Of the first build; those in which builds may not differ hold for all.
     """
 
-    def __init__(self, source: str | Path | Sequence, fields: Sequence[str] | None = None):
+    def __init__(self, source: str | Path | Sequence, wanted: Wanted = GEOMETRY):
         places = [source] if isinstance(source, (str, Path)) else list(source)
         if not places:
             raise ValueError("the list of shards is empty; name at least one folder of shards")
@@ -99,19 +178,19 @@ class FaceDataset(torch.utils.data.Dataset):
         self.attributes = heads[0]
         for place, head in zip(places, heads):
             kind, version = head.get("kind"), head.get("schema_version")
-            if kind != "asmd" or version != 1:
+            if kind not in wanted.kinds or version != _VERSIONS[kind]:
                 raise ValueError(
-                    f"{place} must hold shards of kind 'asmd', version 1, got {kind!r}, version {version}; "
-                    "make them with `dualface build asmd`"
+                    f"{place} must hold shards of kind {_either(wanted.kinds)}, version {_VERSIONS[wanted.kinds[0]]}, "
+                    f"got {kind!r}, version {version}; make them with `dualface build {wanted.kinds[0]}`"
                 )
-            for key in _EQUAL:
+            for key in wanted.equal:
                 if not np.array_equal(head[key], heads[0][key]):
                     raise ValueError(
                         f"{place} cannot be trained on together with {places[0]}: {key} is {head[key]} and not "
                         f"{heads[0][key]}; build both alike"
                     )
-        fields = fields or ("image", *_LABELS, *_MAP_FIELDS[self.attributes["encoding"]])
-        self.builds = [ShardSet(place, fields=fields) for place in places]
+        fields = [wanted.fields + wanted.encoded.get(head["encoding"], ()) for head in heads]
+        self.builds = [ShardSet(place, fields=names) for place, names in zip(places, fields)]
         self._starts = np.cumsum([0] + [len(build) for build in self.builds])
 
     def __len__(self) -> int:
@@ -138,13 +217,60 @@ class FaceDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         build = int(np.searchsorted(self._starts, index, side="right")) - 1
         sample = self.builds[build][index - int(self._starts[build])]
-        with Image.open(io.BytesIO(sample.pop("image"))) as jpeg:
-            image = np.asarray(jpeg.convert("RGB")).transpose(2, 0, 1)
-        return {"image": torch.tensor(image), **{key: torch.tensor(value) for key, value in sample.items()}}
+        return {
+            key: _decoded(value) if isinstance(value, bytes) else torch.tensor(value) for key, value in sample.items()
+        }
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(repr(name) for name in names)
+
+
+def _decoded(jpeg: bytes) -> torch.Tensor:
+    """(3, S, S) uint8 of an image."""
+    return torch.tensor(asmd.decode_image(jpeg).transpose(2, 0, 1))
+
+
+def face_in_chart(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, Chart]:
+    """Return the face part of a model and its chart, after checking that they are those of some shards.
+
+    Parameters
+    ----------
+    described : dict
+        Attributes of shards, or the metadata of a checkpoint.
+    model : MorphableModel
+        Numpy.
+    uv : np.ndarray
+        (V, 2) chart coordinates kept with them.
+
+    Returns
+    -------
+    tuple[MorphableModel, Chart]
+        Numpy.
+
+    Raises
+    ------
+    ValueError
+        If the model or its chart is another one.
+    """
+    if model.sha256 != described["face_model_sha256"]:
+        raise ValueError(
+            f"the face model must be '{described['face_model']}' (sha256 {described['face_model_sha256'][:12]}...), "
+            f"got '{model.name}' ({model.sha256[:12]}...); give the file of that model"
+        )
+    face, size = model.face_only(), int(described["size"])
+    chart = make_chart(face, described["chart"], size)
+    moved = np.abs(chart.uv - uv).max() * size if chart.uv.shape == uv.shape else np.inf
+    if moved > MAX_CHART_SHIFT:
+        raise ValueError(
+            f"the '{chart.name}' chart must be that of the shards, it differs by {moved:.2g} texels; build the shards "
+            "again, or use the version of the program that made them"
+        )
+    return face, chart
 
 
 class Preparer:
-    """Turns collated samples of a `FaceDataset` into a `Batch`, on a device.
+    """Turns collated `GEOMETRY` samples into a `Batch`, on a device.
 
     Parameters
     ----------
@@ -208,128 +334,20 @@ def augment(
     """
     size = batch.image.shape[-1]
     changes = draw_changes(batch.image, augmentation, generator)
-    pose, position = transform_placement(batch.parameters.pose, batch.position, changes.transform)
-    light = rotate_light_in_plane(batch.parameters.light, changes.angle)
     choose = changes.choose
+    pose, position = transform_placement(batch.parameters.pose, batch.position, changes.transform)
     mirrored_pose, mirrored_position = mirror_placement(pose, position, size)
-    albedo = choose(batch.parameters.albedo @ albedo_mirror, batch.parameters.albedo)
-    light = choose(mirror_light(light), light)
     pose, position = choose(mirrored_pose, pose), choose(mirrored_position, position)
+    albedo = choose(batch.parameters.albedo @ albedo_mirror, batch.parameters.albedo)
+    light = rotate_light_in_plane(batch.parameters.light, changes.angle)
+    light = choose(mirror_light(light), light) * changes.brightness[:, None]
     return Batch(
         changes.image(batch.image),
         choose(mirror_map(batch.identity_map), batch.identity_map),
         choose(mirror_map(batch.expression_map), batch.expression_map),
-        Parameters(albedo, light * changes.brightness[:, None], pose, normalise_position(position, size)),
+        Parameters(albedo, light, pose, normalise_position(position, size)),
         position, changes.landmarks(batch.landmarks, size),
     )
-
-
-class Changes(NamedTuple):
-    """Random changes of a batch of crops: turned, shifted and scaled, recoloured, then mirrored.
-
-    Attributes
-    ----------
-    transform : torch.Tensor
-        (B, 2, 3) from old to new pixels, before mirroring.
-    angle : torch.Tensor
-        (B,) radians, its rotation.
-    flipped : torch.Tensor
-        (B,) bool, mirrored left and right.
-    brightness, tint, saturation : torch.Tensor
-        (B,), (B, 3), (B,) factors.
-    """
-
-    transform: torch.Tensor
-    angle: torch.Tensor
-    flipped: torch.Tensor
-    brightness: torch.Tensor
-    tint: torch.Tensor
-    saturation: torch.Tensor
-
-    def choose(self, mirrored: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-        """Return the mirrored (B, ...) values where a crop is mirrored, the original ones elsewhere."""
-        return torch.where(self.flipped.view(-1, *[1] * (original.ndim - 1)), mirrored, original)
-
-    def image(self, image: torch.Tensor) -> torch.Tensor:
-        """Return (B, 3, S, S) crops changed, in [0, 1]."""
-        image = warp(image, self.transform)
-        grey = image.mean(1, keepdim=True)
-        image = grey + (image - grey) * self.saturation.view(-1, 1, 1, 1)
-        image = image * (self.brightness[:, None] * self.tint)[:, :, None, None]
-        return self.choose(image.flip(-1), image).clamp(0, 1)
-
-    def landmarks(self, landmarks: torch.Tensor, size: int) -> torch.Tensor:
-        """Return the (B, 68, 2) landmarks, pixels, of crops of this size changed likewise."""
-        landmarks = transform_points(landmarks, self.transform)
-        mirrored = landmarks[:, list(LANDMARK_MIRROR)]
-        return self.choose(torch.stack([size - 1 - mirrored[..., 0], mirrored[..., 1]], -1), landmarks)
-
-
-def draw_changes(image: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> Changes:
-    """Draw the changes of a batch of crops.
-
-    Parameters
-    ----------
-    image : torch.Tensor
-        (B, 3, S, S), for its shape and device.
-    augmentation : Augmentation
-        Amounts.
-    generator : torch.Generator
-        On the CPU, so that every device draws the same numbers.
-
-    Returns
-    -------
-    Changes
-        On the device of the image.
-    """
-    count, _, _, size = image.shape
-    uniform = torch.rand(count, 10, generator=generator).to(image.device)
-    either_way = uniform * 2 - 1
-    angle = either_way[:, 0] * math.radians(augmentation.rotation)
-    factor = 1 + either_way[:, 1] * augmentation.scale
-    shift = either_way[:, 2:4] * augmentation.shift * size
-    return Changes(
-        similarity(angle, factor, shift, size), angle, uniform[:, 4] < augmentation.flip,
-        brightness=1 + either_way[:, 5] * augmentation.brightness,
-        tint=1 + either_way[:, 6:9] * augmentation.tint,
-        saturation=1 + either_way[:, 9] * augmentation.saturation,
-    )
-
-
-def similarity(angle: torch.Tensor, factor: torch.Tensor, shift: torch.Tensor, size: int) -> torch.Tensor:
-    """Return (B, 2, 3) transforms of crop pixels about the middle of the crop.
-
-    Parameters
-    ----------
-    angle : torch.Tensor
-        (B,) radians, from x toward y: clockwise as seen.
-    factor : torch.Tensor
-        (B,) magnification.
-    shift : torch.Tensor
-        (B, 2) pixels, applied last.
-    size : int
-        Side of the crop, pixels.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, 2, 3), from old to new pixels.
-    """
-    a, b = factor * torch.cos(angle), factor * torch.sin(angle)
-    linear = torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], -2)
-    middle = (size - 1) / 2
-    return torch.cat([linear, (shift + middle - linear.sum(-1) * middle)[..., None]], -1)
-
-
-def warp(image: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
-    """Move images, (B, 3, S, S), by (B, 2, 3) transforms of pixels; beyond the border its pixels are repeated."""
-    size = image.shape[-1]
-    inverse = torch.linalg.inv(transform[..., :2])
-    # from pixels to the [-1, 1] of grid_sample, whose ends are pixel centres here
-    middle = (size - 1) / 2
-    origin = -(inverse @ transform[..., 2:]) / middle + inverse.sum(-1, keepdim=True) - 1
-    grid = F.affine_grid(torch.cat([inverse, origin], -1), list(image.shape), align_corners=True)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def mirrored_albedo(model: MorphableModel) -> np.ndarray:
@@ -350,6 +368,126 @@ def mirrored_albedo(model: MorphableModel) -> np.ndarray:
     mirrored = model.albedo_basis[:, model.mirror].reshape(basis.shape)
     gram = (basis @ basis.T).astype(np.float64)
     return (mirrored @ basis.T).astype(np.float64) @ np.linalg.pinv(gram, hermitian=True)
+
+
+class TexturePreparer:
+    """Turns collated `TEXTURE` samples into a `TextureBatch`, on a device.
+
+    I_u of ``params`` shards is made on the device: the albedo basis is unwrapped into the chart once.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        The face model of the shards, face part only, numpy.
+    chart : Chart
+        Its chart.
+    attributes : dict
+        Of the shards.
+    device : torch.device
+        Where to work.
+
+    Attributes
+    ----------
+    mirrors : bool
+        Whether crops and maps are mirrored at all: not where the chart is not symmetric to `MAX_ASYMMETRY`, where
+        the columns of a map reversed are not the map of the mirrored face.
+    """
+
+    def __init__(self, model: MorphableModel, chart: Chart, attributes: dict, device: torch.device):
+        self.device = device
+        self.inside = torch.tensor(chart.mask, device=device)
+        self.mirrors = chart_asymmetry(chart, model.mirror) < MAX_ASYMMETRY
+        self.dense = attributes["encoding"] == "dense"
+        if not self.dense:
+            self.mean_map = torch.tensor(chart.unwrap(model.mean_albedo), device=device)
+            self.basis_map = torch.tensor(chart.unwrap(model.albedo_basis), device=device).flatten(1)
+
+    def __call__(
+        self, raw: dict[str, torch.Tensor], augmentation: Augmentation | None = None,
+        generator: torch.Generator | None = None,
+    ) -> TextureBatch:
+        """Return the batch, augmented if an augmentation and its (CPU) generator are given."""
+        raw = {key: value.to(self.device, non_blocking=True) for key, value in raw.items()}
+        if self.dense:
+            linear = raw["linear_albedo_map"].permute(0, 3, 1, 2).float() / 255
+        else:
+            linear = (raw["albedo_coeffs"].float() @ self.basis_map).view(-1, *self.mean_map.shape) + self.mean_map
+        inside = self.inside.expand(len(linear), 1, -1, -1)
+        batch = TextureBatch(
+            raw["image"].float() / 255, linear.clamp(0, 1) * inside, raw["albedo_map"].float() / 255 * inside,
+            raw["mask"][:, None].bool() & inside, inside,
+        )
+        if augmentation is None:
+            return batch
+        return augment_triplet(batch, augmentation if self.mirrors else replace(augmentation, flip=0.0), generator)
+
+
+def augment_triplet(batch: TextureBatch, augmentation: Augmentation, generator: torch.Generator) -> TextureBatch:
+    """Turn, shift, scale, mirror and recolour the photos at random, and the albedos with them where they change.
+
+    Where the face lies in the crop and how bright it is lit do not change its albedo; its colours and which side is
+    left do.
+
+    Parameters
+    ----------
+    batch : TextureBatch
+        On any device, in a mirror-symmetric chart.
+    augmentation : Augmentation
+        Amounts.
+    generator : torch.Generator
+        On the CPU, so that every device draws the same numbers.
+
+    Returns
+    -------
+    TextureBatch
+        New tensors.
+    """
+    changes = draw_changes(batch.image, augmentation, generator)
+    inside = changes.chart_maps(batch.inside) & batch.inside  # its outline may be off by a texel
+
+    def recoloured(albedo: torch.Tensor) -> torch.Tensor:
+        return changes.chart_maps(changes.recolour(albedo, lit=False)).clamp(0, 1) * inside
+
+    return TextureBatch(
+        changes.image(batch.image), recoloured(batch.linear_albedo), recoloured(batch.albedo),
+        changes.chart_maps(batch.visible) & inside, inside,
+    )
+
+
+def chart_asymmetry(chart: Chart, mirror: np.ndarray) -> float:
+    """Return how far, in texels on average, vertices lie from the mirror images of their twins (V,) `mirror`."""
+    across = chart.uv[mirror] * [-1, 1] + [1, 0]
+    return float(np.linalg.norm(chart.uv - across, axis=1).mean() * (chart.size - 1))
+
+
+def prepare_landmarks(
+    raw: dict[str, torch.Tensor], device: torch.device, augmentation: Augmentation | None = None,
+    generator: torch.Generator | None = None,
+) -> LandmarkBatch:
+    """Return the batch of collated `LANDMARKS` samples, augmented if an augmentation and its generator are given.
+
+    Parameters
+    ----------
+    raw : dict[str, torch.Tensor]
+        On any device.
+    device : torch.device
+        Where to work.
+    augmentation : Augmentation | None
+        Amounts; None changes nothing.
+    generator : torch.Generator | None
+        On the CPU.
+
+    Returns
+    -------
+    LandmarkBatch
+        On the device.
+    """
+    image = raw["image"].to(device, non_blocking=True).float() / 255
+    landmarks = raw["landmarks"].to(device, non_blocking=True).float()
+    if augmentation is None:
+        return LandmarkBatch(image, landmarks)
+    changes = draw_changes(image, augmentation, generator)
+    return LandmarkBatch(changes.image(image), changes.landmarks(landmarks, image.shape[-1]))
 
 
 def batch_indices(step: int, count: int, batch_size: int, seed: int) -> list[int]:
@@ -447,7 +585,9 @@ def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: in
         yield torch.utils.data.default_collate([dataset[index] for index in indices[place:place + batch_size]])
 
 
-def split_identities(sources: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_identities(
+    sources: Sequence[str], fraction: float, seed: int, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of the identities; all re-posed and mirrored copies of a photo go together.
 
     Parameters
@@ -458,6 +598,9 @@ def split_identities(sources: Sequence[str], fraction: float, seed: int) -> tupl
         Share of the identities to hold out, rounded, at least one; 0 holds none.
     seed : int
         Chooses which.
+    most : int | None
+        Of the samples held out return at most this many, spread evenly over them: they are in the order of their
+        names. None is all.
 
     Returns
     -------
@@ -478,4 +621,6 @@ def split_identities(sources: Sequence[str], fraction: float, seed: int) -> tupl
             "build more, or hold none out (--validation-fraction 0)"
         )
     is_held = np.array([photo in held for photo in photos], bool)
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+    held_out = np.flatnonzero(is_held)
+    every = 1 if most is None else max(1, math.ceil(len(held_out) / max(1, most)))
+    return np.flatnonzero(~is_held), held_out[::every]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import numpy as np
 import torch
 
 from asmgen.maps import AttributeMaps
-from bfm.charts import make_chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.config import GeometryConfig
 from model.data import (
-    Batch, FaceDataset, Preparer, split_identities, step_generator, training_loader, validation_batches,
+    Batch, FaceDataset, Preparer, face_in_chart, split_identities, step_generator, training_loader, validation_batches,
 )
 from model.geometry import GeometryStream
 from model.losses import (
@@ -24,10 +22,6 @@ from model.losses import (
 from model.metrics import geometry_errors
 from model.trainer import run_training
 from model.vgg import load_vgg
-
-MAX_CHART_SHIFT = 0.02
-"""Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
-
 
 def train_geometry(
     shards: str | Path | Sequence, run_dir: Path, config: GeometryConfig, model: MorphableModel | None = None,
@@ -99,41 +93,9 @@ def torch_device(name: str | None) -> torch.device:
 
 
 def map_space(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, AttributeMaps]:
-    """Return the face part of a model and its map space, after checking that they are those of some shards.
-
-    Parameters
-    ----------
-    described : dict
-        Attributes of ASMD shards, or the metadata of a checkpoint.
-    model : MorphableModel
-        Numpy.
-    uv : np.ndarray
-        (V, 2) chart coordinates kept with them.
-
-    Returns
-    -------
-    tuple[MorphableModel, AttributeMaps]
-        Numpy.
-
-    Raises
-    ------
-    ValueError
-        If the model or its chart is another one.
-    """
-    if model.sha256 != described["face_model_sha256"]:
-        raise ValueError(
-            f"the face model must be '{described['face_model']}' (sha256 {described['face_model_sha256'][:12]}...), "
-            f"got '{model.name}' ({model.sha256[:12]}...); give the file of that model"
-        )
-    model, size = model.face_only(), int(described["size"])
-    chart = make_chart(model, described["chart"], size)
-    moved = np.abs(chart.uv - uv).max() * size if chart.uv.shape == uv.shape else np.inf
-    if moved > MAX_CHART_SHIFT:
-        raise ValueError(
-            f"the '{chart.name}' chart must be that of the shards, it differs by {moved:.2g} texels; build the shards "
-            "again, or use the version of the program that made them"
-        )
-    return model, AttributeMaps.from_model(model, chart)
+    """Return the face part of a model and its map space; arguments and errors are those of `face_in_chart`."""
+    face, chart = face_in_chart(described, model, uv)
+    return face, AttributeMaps.from_model(face, chart)
 
 
 class GeometryTask:
@@ -173,9 +135,9 @@ class GeometryTask:
         device: torch.device, workers: int = 0,
     ):
         self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
-        self.training, self.held_out = split_identities(dataset.sources, config.validation_fraction, config.seed)
-        # spread evenly over them: they are in the order of their names
-        self.held_out = self.held_out[::max(1, math.ceil(len(self.held_out) / max(1, config.validation_samples)))]
+        self.training, self.held_out = split_identities(
+            dataset.sources, config.validation_fraction, config.seed, config.validation_samples
+        )
         self.preparer = Preparer(model, maps, dataset.attributes, device)
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)

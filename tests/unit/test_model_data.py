@@ -12,10 +12,11 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from bfm.light import sh_basis
 from bfm.pose import project, rotation_matrix
+from model.augment import LANDMARK_MIRROR, similarity, warp
 from model.config import NO_AUGMENTATION, Augmentation
 from model.data import (
-    LANDMARK_MIRROR, Batch, FaceDataset, Preparer, augment, batch_indices, mirrored_albedo, similarity,
-    split_identities, step_generator, training_loader, warp,
+    Batch, FaceDataset, Preparer, augment, batch_indices, mirrored_albedo,
+    split_identities, step_generator, training_loader,
 )
 from model.geometry import Parameters, denormalise_position, normalise_position
 
