@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from asmgen.asmd import AsmdReader, decode_image, face_box, open_asmd
-from asmgen.build import count_reasons
+from asmgen.pipeline import count_reasons
 from asmgen.shards import ShardSet
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel

@@ -176,6 +176,7 @@ class ShardWriter:
                 _write_ragged(self._samples, key, values)
         self._samples.attrs["count"] = self.count
         self._samples.attrs["format"] = FORMAT
+        self._streamed.clear()  # closes them; open ones would lie elsewhere in the file
         group = self._file.create_group("constants")
         group.attrs["sha256"] = _digest(self._constants)
         for key, value in sorted(self._constants.items()):

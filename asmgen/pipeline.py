@@ -1,0 +1,388 @@
+"""One pass over annotated photos that fills one or more sets of shards, and continues where it was stopped.
+
+A shard is a slice of the sorted input, made by one worker process with one thread of arithmetic, so its bytes do
+not depend on how many workers there are, on which shards were there before, nor on the sets beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from asmgen.asmd import ENCODINGS, face_box
+from asmgen.faces import FacePlacer, PlacedFace
+from asmgen.maps import map_normalization
+from asmgen.shards import ShardSet, ShardWriter, shard_matches, shard_path
+from asmgen.w300lp import SampleEntry, SampleError, find_samples
+from asmgen.workers import run_tasks, share, shared
+from bfm.charts import make_chart
+from bfm.morphable_model import MorphableModel
+from bfm.sampling import bilinear_taps
+
+BATCH = 32
+"""Faces whose maps are made by one matrix product."""
+
+SETTINGS_FILE = "build.json"
+"""Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
+
+_SCRATCH = "scratch-"
+
+
+class SampleMaker(Protocol):
+    """Makes the samples of one set; read by every worker, so it holds what is computed once."""
+
+    def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
+        """Add a sample of each face to the shard, or reject it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShardPlan:
+    """One set of shards to be filled.
+
+    Attributes
+    ----------
+    out_dir : Path
+        Folder for the shards and `SETTINGS_FILE`; made if it is not there.
+    settings : dict
+        Name to number or text: what decides the bytes. In `SETTINGS_FILE`, and in every shard.
+    attributes : dict
+        What else a reader must know.
+    maker : SampleMaker
+        Makes the samples.
+    scores : tuple[str, ...]
+        Fields whose means the summary shows.
+    """
+
+    out_dir: Path
+    settings: dict
+    attributes: dict
+    maker: SampleMaker
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a finished set holds.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of shard.
+    samples : int
+        Faces in the shards.
+    rejected : dict[str, int]
+        Photos left out, by kind of reason, most frequent first.
+    out_of_range : int
+        Samples with map values outside [-1, 1], which a network ending in tanh cannot reach.
+    landmark_error : float
+        Mean distance of projected and labelled landmarks in crop pixels; NaN without labels.
+    landmark_percent : float
+        The same in per cent of the face box, sqrt(w h) of the landmarks.
+    scores : dict[str, float]
+        Means of the scores that the kind has.
+    written : int
+        Samples of this run; the rest was there.
+    photos : int
+        Photos that this run read.
+    seconds : float
+        Time of this run.
+    beside : tuple[BuildSummary, ...]
+        Other sets filled in the same pass.
+    """
+
+    kind: str
+    samples: int
+    rejected: dict[str, int]
+    out_of_range: int
+    landmark_error: float
+    landmark_percent: float
+    scores: dict[str, float]
+    written: int
+    photos: int
+    seconds: float
+    beside: tuple[BuildSummary, ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"built {self.samples} {self.kind.upper()} samples, rejected {sum(self.rejected.values())}"]
+        lines += [f"  {count} {kind}" for kind, count in self.rejected.items()]
+        if self.out_of_range:
+            lines.append(f"{self.out_of_range} samples have map values outside [-1, 1]")
+        if self.scores:
+            lines.append("mean " + ", ".join(f"{name} {mean:.3g}" for name, mean in self.scores.items()))
+        if np.isfinite(self.landmark_error):
+            lines.append(
+                f"landmarks {self.landmark_error:.2f} px from their labels in the crop, "
+                f"{self.landmark_percent:.2f} % of the face box"
+            )
+        lines.append(
+            f"{self.written} samples in {self.seconds:.1f} s, {self.photos / max(self.seconds, 1e-9):.1f} images/s"
+        )
+        return "\n".join([*lines, *map(str, self.beside)])
+
+
+class PhotoPass:
+    """The photos and the face model of a build, and what all sets made of them share.
+
+    Parameters
+    ----------
+    root : str | Path
+        300W-LP or AFLW2000-3D tree, see `asmgen.w300lp.find_samples`.
+    model : MorphableModel
+        Face model, with the coefficient space of the annotations unless `refit`.
+    size : int
+        Side of the crop and of the maps.
+    encoding : str
+        ``dense`` stores maps, ``params`` leaves those of the face model to the reader.
+    chart : str
+        UV chart, see `bfm.charts.make_chart`.
+    shard_size : int
+        Photos a shard; a shard holds fewer samples if some are rejected.
+    seed : int
+        Of the draw of `count` photos.
+    count : int | None
+        Photos to draw; None takes all.
+    refit : bool
+        Fit the model to the landmarks in place of reading the annotated parameters.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range.
+
+    Attributes
+    ----------
+    entries : list[SampleEntry]
+        The photos.
+    face : MorphableModel
+        The model's face alone.
+    chart : Chart
+        Its chart.
+    settings, attributes, constants : dict
+        Of all shards; see `ShardPlan`.
+    """
+
+    def __init__(
+        self, root: str | Path, model: MorphableModel, *, size: int, encoding: str, chart: str, shard_size: int,
+        seed: int, count: int | None, refit: bool,
+    ):
+        if encoding not in ENCODINGS:
+            raise ValueError(f"encoding must be one of {ENCODINGS}, got {encoding!r}")
+        if shard_size < 1:
+            raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+        self.entries = select(find_samples(Path(root)), count, seed)
+        self.face = face = model.face_only()
+        self.chart = make_chart(face, chart, size)
+        self.settings = {
+            "encoding": encoding, "size": size, "chart": self.chart.name, "face_model": model.name,
+            "face_model_sha256": model.sha256, "refit": refit, "shard_size": shard_size,
+            "photos": len(self.entries), "photos_sha256": _digest(self.entries),
+        }
+        centre, scale = map_normalization(face)
+        self.attributes = {
+            "face_model_layout": face.layout, "coefficients": model.coefficients, "licence": model.licence,
+            "centre": centre, "scale": scale,
+        }
+        texels, weights = bilinear_taps(self.chart.vertex_pixels, size, size)
+        self.constants = {
+            "uv": self.chart.uv, "mask": self.chart.mask, "vertex_texels": texels.astype(np.int32),
+            "vertex_weights": weights, "triangles": face.triangles, "mouth_triangles": face.mouth_triangles,
+            "landmarks": face.landmarks, "mirror": face.mirror, "regions": face.regions,
+        }
+
+    def fill(self, plans: Sequence[ShardPlan], jobs: int, progress: Callable[..., tqdm] = tqdm) -> list[BuildSummary]:
+        """Write the shards that are missing; each photo is read, fitted and cropped once for all sets.
+
+        Parameters
+        ----------
+        plans : Sequence[ShardPlan]
+            The sets.
+        jobs : int
+            Worker processes; the shards do not depend on it.
+        progress : Callable[..., tqdm]
+            Makes the progress bar; called as tqdm is.
+
+        Returns
+        -------
+        list[BuildSummary]
+            Of each set, also of the shards that were there before.
+
+        Raises
+        ------
+        ValueError
+            If `jobs` is below 1, two sets share a folder, or a folder holds a build with other settings; nothing
+            is changed then. FileExistsError if one holds shards of unknown settings; RuntimeError if a worker
+            process dies.
+        """
+        started = time.perf_counter()
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        _claim(plans)
+        slices = [
+            self.entries[start:start + self.settings["shard_size"]]
+            for start in range(0, len(self.entries), self.settings["shard_size"])
+        ]
+        tasks = []
+        for index, entries in enumerate(slices):
+            paths = [shard_path(plan.out_dir, index, len(slices)) for plan in plans]
+            missing = [
+                None if shard_matches(path, plan.settings | plan.attributes) else path
+                for plan, path in zip(plans, paths)
+            ]
+            if any(missing):
+                tasks.append((entries, missing))
+        photos = sum(len(entries) for entries, _ in tasks)
+        kept = len(self.entries) - photos
+        with (
+            tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=plans[0].out_dir) as scratch,
+            progress(total=len(self.entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
+        ):
+            if tasks:
+                job = share(_Job(self.face, self.settings, self.constants, plans), Path(scratch, "job"))
+                ticks = Path(scratch, "ticks")
+                ticks.touch()
+                run_tasks(
+                    _fill_shards, [(job, ticks, entries, paths) for entries, paths in tasks], jobs,
+                    watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
+                )
+        seconds = time.perf_counter() - started
+        return [
+            _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
+            for number, plan in enumerate(plans)
+        ]
+
+
+def select(entries: list[SampleEntry], count: int | None, seed: int) -> list[SampleEntry]:
+    """Return `count` of the entries, drawn by the seed, in their order; all if it is None."""
+    if count is None:
+        return entries
+    if not 1 <= count <= len(entries):
+        raise ValueError(f"count must be at most the {len(entries)} photos found, got {count}")
+    drawn = np.random.default_rng(seed).choice(len(entries), count, replace=False)
+    return [entries[index] for index in np.sort(drawn)]
+
+
+def _digest(entries: list[SampleEntry]) -> str:
+    """Hex digest of the names and sizes of all input files."""
+    digest = sha256()
+    for entry in entries:
+        paths = (entry.image_path, entry.parameters_path, entry.landmarks_path)
+        digest.update(repr((entry.source, [path and path.stat().st_size for path in paths])).encode())
+    return digest.hexdigest()
+
+
+def _claim(plans: Sequence[ShardPlan]) -> None:
+    """Check that each folder is free for its set or holds the same one, then write settings and remove leftovers."""
+    if len({plan.out_dir.resolve() for plan in plans}) < len(plans):
+        raise ValueError(f"every set needs a folder of its own, got {plans[0].out_dir} for two")
+    for plan in plans:
+        _check_settings(plan.out_dir, plan.settings)
+    for plan in plans:
+        plan.out_dir.mkdir(parents=True, exist_ok=True)
+        for left in plan.out_dir.glob(f"{_SCRATCH}*"):  # of a run that was killed
+            shutil.rmtree(left)
+        path = plan.out_dir / SETTINGS_FILE
+        if not path.exists():
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(json.dumps(plan.settings, indent=2) + "\n")
+            os.replace(partial, path)
+
+
+def _check_settings(out_dir: Path, settings: dict) -> None:
+    """Raise if a folder holds a build with other settings, or with none."""
+    path = out_dir / SETTINGS_FILE
+    if not path.exists():
+        if any(out_dir.glob("*.h5")):
+            raise FileExistsError(f"{out_dir} holds shards but no {SETTINGS_FILE}; build into an empty folder")
+        return
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} must be a JSON file of settings ({error}); build into an empty folder") from error
+    for key in sorted(settings.keys() | found.keys()):
+        if settings.get(key) != found.get(key):
+            raise ValueError(
+                f"{out_dir} holds a build with {key} {found.get(key)!r}, and this one has {settings.get(key)!r}; "
+                "use the same settings to continue it, or build into an empty folder"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What every worker needs."""
+
+    face: MorphableModel
+    settings: dict
+    constants: dict
+    plans: Sequence[ShardPlan]
+
+
+@lru_cache(maxsize=1)
+def _placer(job: str) -> FacePlacer:
+    """Set a worker process up; once, not once a shard."""
+    given = shared(job)
+    return FacePlacer(given.face, given.settings["size"], given.settings["refit"])
+
+
+def _fill_shards(job: str, ticks_path: Path, entries: list[SampleEntry], paths: list[Path | None]) -> None:
+    """Make the shards of one slice, one a set (None: it is there), in a worker process.
+
+    Each photo adds a byte to the file that the progress bar follows.
+    """
+    given, placer = shared(job), _placer(job)
+    with open(ticks_path, "ab", buffering=0) as ticks, ExitStack() as stack:
+        outputs = [
+            (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
+            for plan, path in zip(given.plans, paths) if path
+        ]
+        for start in range(0, len(entries), BATCH):
+            faces = []
+            for entry in entries[start:start + BATCH]:
+                try:
+                    faces.append(placer.place(entry))
+                except SampleError as error:
+                    for _, writer in outputs:
+                        writer.reject(entry.source, str(error))
+                ticks.write(b".")
+            if faces:
+                for maker, writer in outputs:
+                    maker.fill(writer, faces)
+
+
+def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:
+    """Read the numbers of the summary back from the shards."""
+    shards = ShardSet(plan.out_dir)
+    error = percent = np.nan
+    out_of_range, scores = 0, {}
+    if len(shards):
+        errors = shards.column("landmark_error")
+        known = np.isfinite(errors)
+        if known.any():
+            error = errors[known].mean()
+            percent = 100 * (errors / face_box(shards.column("landmarks")))[known].mean()
+        if "map_out_of_range" in shards.fields:
+            out_of_range = np.count_nonzero(shards.column("map_out_of_range"))
+        scores = {name: float(shards.column(name).mean()) for name in plan.scores}
+    return BuildSummary(
+        kind=plan.settings["kind"], samples=len(shards), rejected=count_reasons(shards.rejected),
+        out_of_range=int(out_of_range), landmark_error=float(error), landmark_percent=float(percent), scores=scores,
+        written=len(ShardSet(written)) if written else 0, photos=photos, seconds=seconds,
+    )
+
+
+def count_reasons(rejected: list[tuple[str, str]]) -> dict[str, int]:
+    """Count rejections by the kind of their reason, the part before the colon; most frequent first."""
+    return dict(Counter(reason.split(":")[0] for _, reason in rejected).most_common())
