@@ -20,6 +20,7 @@ from asmgen.asmd import decode_image, named_model
 from asmgen.shards import ShardSet, open_kind
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel
+from texgen.texture import TextureMapper
 
 KIND = "ftd"
 SCHEMA_VERSION = 1
@@ -68,7 +69,6 @@ class FtdReader:
         self._chart_mask = self.shards.constants["mask"]
         self._mapper = None
         if self.encoding == "params":
-            from texgen.texture import TextureMapper
             face = named_model(self.shards, model).face_only()
             self._mapper = TextureMapper(face, make_chart(face, attributes["chart"], attributes["size"]))
 

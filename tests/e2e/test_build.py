@@ -180,7 +180,7 @@ def test_rejections_are_recorded_and_the_rest_goes_on(tree, dense):
     assert summary.landmark_percent == pytest.approx(100 * errors[1] / box[1] / 6, abs=1e-3)
     assert summary.out_of_range == 1 and np.flatnonzero(shards.column("map_out_of_range")) == [list(faces).index(
         f"HELEN/HELEN_{FAR - 6}_0")]
-    assert re.search(r"built 7 samples, rejected 4\n(  1 .*\n){4}", str(summary))
+    assert re.search(r"built 7 ASMD samples, rejected 4\n(  1 .*\n){4}", str(summary))
     assert verify_shards(out_dir).problems == []
 
 
