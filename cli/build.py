@@ -1,10 +1,85 @@
 """`dualface build`: annotated photos to training shards."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from cli.errors import one_sentence
+
+_OPTIONS = (
+    click.argument("root", metavar="ROOT", type=click.Path(exists=True, file_okay=False, path_type=Path)),
+    click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path)),
+    click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`."),
+    click.option("--refit", is_flag=True, help="Fit the model to the landmarks; needs no BFM, ignores the annotated "
+                                               "coefficients."),
+    click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
+                 help="Side of the crop and of the maps, in pixels."),
+    click.option("--chart", type=click.Choice(["default", "cylindrical", "harmonic", "file"]), default="default",
+                 show_default=True, help="UV chart; 'file' is the one that came with the model."),
+    click.option("--encoding", type=click.Choice(["dense", "params"]), default="dense", show_default=True,
+                 help="dense: the face model's maps are stored; params: coefficients only, the reader makes them."),
+    click.option("--count", type=click.IntRange(min=1), help="Take this many photos, drawn by the seed (the paper's "
+                                                             "ASMD: 60000).  [default: all]"),
+    click.option("--shard-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Photos a shard."),
+    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),
+)
+
+
+def _build_options(command: Callable) -> Callable:
+    """Give a command the arguments and options that all builds have."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_THRESHOLDS = {
+    "min_visible": "Least share of the face's texels that the photo shows, 0 to 1.",
+    "max_yaw": "Greatest turn of the head to a side, degrees.",
+    "max_light_ratio": "Greatest ratio of brightness between the halves of the face.",
+    "max_saturation": "Greatest share of visible texels with a channel of 250 of 255 or more, 0 to 1.",
+    "min_exposure": "Least mean luminance of the visible texels, 0 to 1.",
+    "max_exposure": "Greatest mean luminance of the visible texels, 0 to 1.",
+    "max_albedo_residual": "Greatest RMS difference of texture and linear albedo, RGB in 0 to 1.",
+    "min_skin": "Least share of visible skin texels that have the colour of this face's skin, 0 to 1.",
+}
+"""Fields of `texgen.selection.Selection`, which has the defaults."""
+
+
+class _Limit(click.ParamType):
+    """A number from 0, or 'off', which is None."""
+
+    name = "number"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Return the number that was given."""
+        if value == "off":
+            return None
+        limit = click.FloatRange(min=0).convert(value, param, ctx)
+        return limit if math.isfinite(limit) else self.fail(f"{value!r} is no limit; use 'off'.", param, ctx)
+
+
+class _Threshold(click.Option):
+    """An option for a threshold; its default is looked up only when it is shown or used."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> float | str:
+        """Return the default of `Selection`."""
+        from texgen.selection import Selection
+
+        limit = getattr(Selection(), self.name)
+        return "off" if limit is None else limit
+
+
+def _threshold_options(command: Callable) -> Callable:
+    """Give a command an option for each threshold."""
+    for name, text in reversed(_THRESHOLDS.items()):
+        command = click.option(
+            f"--{name.replace('_', '-')}", cls=_Threshold, type=_Limit(), metavar="NUMBER|off", show_default=True,
+            help=text,
+        )(command)
+    return command
 
 
 @click.group()
@@ -13,24 +88,8 @@ def build():
 
 
 @build.command()
-@click.argument("root", metavar="ROOT", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`.")
-@click.option("--refit", is_flag=True, help="Fit the model to the landmarks; needs no BFM, ignores the annotated "
-                                            "coefficients.")
-@click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
-              help="Side of the crop and of the maps, in pixels.")
-@click.option("--chart", type=click.Choice(["default", "cylindrical", "harmonic", "file"]), default="default",
-              show_default=True, help="UV chart; 'file' is the one that came with the model.")
-@click.option("--encoding", type=click.Choice(["dense", "params"]), default="dense", show_default=True,
-              help="dense: both maps in 16-bit fixed point; params: coefficients only, the reader makes the maps.")
-@click.option("--count", type=click.IntRange(min=1), help="Take this many samples, drawn by the seed (the paper's "
-                                                          "ASMD: 60000).  [default: all]")
-@click.option("--shard-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Samples a shard.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count.")
-def asmd(root: Path, out_dir: Path, face_model: str, refit: bool, size: int, chart: str, encoding: str,
-         count: int | None, shard_size: int, jobs: int, seed: int):
+@_build_options
+def asmd(root: Path, out_dir: Path, face_model: str, **options):
     """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into attribute map shards in OUT.
 
     A run that was stopped continues when started again.
@@ -42,8 +101,30 @@ def asmd(root: Path, out_dir: Path, face_model: str, refit: bool, size: int, cha
     from bfm.model_file import load_model
 
     with one_sentence():
-        summary = build_asmd(
-            root, out_dir, load_model(face_model), size=size, encoding=encoding, chart=chart,
-            shard_size=shard_size, jobs=jobs, seed=seed, count=count, refit=refit,
-        )
+        summary = build_asmd(root, out_dir, load_model(face_model), **options)
+    click.echo(summary)
+
+
+@build.command()
+@_build_options
+@_threshold_options
+@click.option("--lit", is_flag=True, help="Store the photo's colours as they are, not divided by the light.")
+@click.option("--with-asm", "asmd_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+              help="Also build attribute map shards (`build asmd`) of all photos into DIR, in the same pass.")
+def ftd(root: Path, out_dir: Path, face_model: str, **options):
+    """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into facial texture shards in OUT.
+
+    Photos that fail a threshold are left out, with the reason; 'off' turns a threshold off. A run that was stopped
+    continues when started again.
+
+    \b
+    Example: dualface build ftd 300W_LP textures --with-asm shards --face-model bfm.h5 --jobs 8
+    """
+    from bfm.model_file import load_model
+    from texgen.build import build_ftd
+    from texgen.selection import Selection
+
+    with one_sentence():
+        selection = Selection(**{name: options.pop(name) for name in _THRESHOLDS})
+        summary = build_ftd(root, out_dir, load_model(face_model), selection=selection, **options)
     click.echo(summary)
