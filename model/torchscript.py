@@ -22,10 +22,11 @@ _DTYPES = {
 
 def is_torchscript(path: Path) -> bool:
     """Return whether a file is a whole zip archive with TorchScript's table of constants in it."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_torchscript_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -89,7 +90,9 @@ class _Unpickler(pickle.Unpickler):
         _, dtype, key, _, count = description
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.folder}/{key}"))
-            self.storages[key] = torch.frombuffer(data, dtype=dtype, count=count)
+            self.storages[key] = (
+                torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+            )
         return self.storages[key]
 
 
