@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,15 @@ from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.config import GeometryConfig
-from model.data import (
-    Batch, FaceDataset, Preparer, face_in_chart, split_identities, step_generator, training_loader, validation_batches,
-)
+from model.data import Batch, FaceDataset, Preparer, face_in_chart, step_generator
 from model.geometry import GeometryStream
 from model.losses import (
     albedo_weights, asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss,
 )
 from model.metrics import geometry_errors
-from model.trainer import run_training
+from model.trainer import Task, run_training
 from model.vgg import load_vgg
+
 
 def train_geometry(
     shards: str | Path | Sequence, run_dir: Path, config: GeometryConfig, model: MorphableModel | None = None,
@@ -98,7 +97,7 @@ def map_space(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[M
     return face, AttributeMaps.from_model(face, chart)
 
 
-class GeometryTask:
+class GeometryTask(Task):
     """The geometry stream, its data and its losses, for `run_training`.
 
     Parameters
@@ -134,10 +133,7 @@ class GeometryTask:
         self, dataset: FaceDataset, model: MorphableModel, maps: AttributeMaps, config: GeometryConfig,
         device: torch.device, workers: int = 0,
     ):
-        self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
-        self.training, self.held_out = split_identities(
-            dataset.sources, config.validation_fraction, config.seed, config.validation_samples
-        )
+        super().__init__(dataset, config, device, workers)
         self.preparer = Preparer(model, maps, dataset.attributes, device)
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)
@@ -146,10 +142,6 @@ class GeometryTask:
         self.mask = torch.tensor(maps.chart.mask, device=device)
         self.laplacian = map_laplacian(model, maps).to(device)
 
-        on_gpu = device.type == "cuda"
-        self.mixed_precision = config.mixed_precision and on_gpu
-        self.memory_format = torch.channels_last if config.channels_last and on_gpu else torch.contiguous_format
-        torch.manual_seed(config.seed)
         attributes = dataset.attributes
         self.network = GeometryStream(
             len(model.albedo_basis), int(attributes["size"]), config.width, batch_norm=not config.encoder_weights
@@ -158,8 +150,7 @@ class GeometryTask:
         if config.encoder_weights:
             load_vgg(self.network.encoder, Path(config.encoder_weights))
         self.network.to(device, memory_format=self.memory_format)
-        adam = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=on_gpu)
-        self.networks, self.optimisers = {"geometry": self.network}, {"adam": adam}
+        self.networks, self.optimisers = {"geometry": self.network}, {"adam": self.adam(self.network)}
         described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "size")
         self.metadata = {
             **{key: attributes[key] if isinstance(attributes[key], str) else int(attributes[key]) for key in described},
@@ -167,13 +158,6 @@ class GeometryTask:
             "chart_uv": torch.tensor(maps.chart.uv),
             "samples_sha256": dataset.samples_sha256,
         }
-
-    def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
-        """Return the raw batches of steps `start` to `stop`."""
-        return training_loader(
-            self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the stream once, on Eq. (4) in the first phase and Eq. (8) in the second."""
@@ -190,7 +174,7 @@ class GeometryTask:
         """Return the terms of Eq. (8) and their weighted sum ``loss``; without the decoders only those of Eq. (4)."""
         config, network = self.config, self.network.train()
         image = batch.image.contiguous(memory_format=self.memory_format)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+        with self.autocast():
             if whole_stream:
                 identity_map, expression_map, parameters = network(image)
             else:
@@ -209,16 +193,8 @@ class GeometryTask:
             )
         return losses
 
-    def validate(self) -> dict[str, float]:
-        """Return the mean errors (`geometry_errors`) on the held-out identities."""
-        return self.evaluate(self.held_out)
-
-    @torch.no_grad()
-    def evaluate(self, indices) -> dict[str, float]:
-        """Return the mean errors on the samples `indices`, not augmented, in full precision; empty for none."""
-        network, errors = self.network.eval(), []
-        for raw in validation_batches(self.dataset, indices, self.config.batch_size):
-            batch = self.preparer(raw)
-            predicted = network(batch.image.contiguous(memory_format=self.memory_format))
-            errors.append(geometry_errors(predicted, batch, self.maps, self.landmarks))
-        return {key: float(torch.cat([error[key] for error in errors]).mean()) for key in (errors[0] if errors else ())}
+    def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the `geometry_errors` of a raw batch, not augmented, in full precision."""
+        batch = self.preparer(raw)
+        predicted = self.network.eval()(batch.image.contiguous(memory_format=self.memory_format))
+        return geometry_errors(predicted, batch, self.maps, self.landmarks)

@@ -1,7 +1,7 @@
 """The training loop that every stage of the network shares: batches, steps, log, validation, checkpoints.
 
 A stage is a `Task`; its `step` may use any number of networks and optimisers. A run's folder holds
-``config.json``, ``log.jsonl``, ``curves.png`` and ``checkpoint.pt``.
+``config.json``, ``log.jsonl``, ``curves.png``, ``checkpoint.pt`` and, from a task that draws them, ``samples``.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
+from PIL import Image
 from torch import nn
 
 from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
+from model.data import FaceDataset, split_identities, training_loader, validation_batches
 
 LOG_NAME = "log.jsonl"
 
@@ -25,34 +27,90 @@ DRAW_SECONDS = 60.0
 """The curves are drawn with a checkpoint, but not more often than this, and at the end."""
 
 
-class Task(Protocol):
-    """What is trained.
+class Task(ABC):
+    """What is trained: a stage adds its networks, its losses and what it measures.
+
+    Parameters
+    ----------
+    dataset : FaceDataset
+        Samples, of which some identities are held out.
+    config : RunConfig
+        Everything that changes the result.
+    device : torch.device
+        Where to train.
+    workers : int
+        Processes that decode images.
 
     Attributes
     ----------
     kind : str
         Name of the stage, such as ``geometry``.
+    note : str
+        What a reader of the log must know first; empty for nothing.
     networks : dict[str, nn.Module]
         Saved in checkpoints, on their device.
     optimisers : dict[str, torch.optim.Optimizer]
         Saved in checkpoints.
     metadata : dict
         What using the networks takes, plain values and tensors; must be the same when a run is resumed.
+    training, held_out : np.ndarray
+        Indices of the samples to train on, and of those to validate on.
+    memory_format : torch.memory_format
+        For networks and images.
     """
 
     kind: str
+    note = ""
     networks: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]
     metadata: dict
 
-    def batches(self, start: int, stop: int) -> Iterable:
-        """Return the raw batches of steps `start` to `stop`; a batch may depend on the seed and its step only."""
+    def __init__(self, dataset: FaceDataset, config: RunConfig, device: torch.device, workers: int = 0):
+        self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
+        self.training, self.held_out = split_identities(
+            dataset.sources, config.validation_fraction, config.seed, config.validation_samples
+        )
+        self.on_gpu = device.type == "cuda"
+        use_channels_last = config.channels_last and self.on_gpu
+        self.memory_format = torch.channels_last if use_channels_last else torch.contiguous_format
+        torch.manual_seed(config.seed)  # for the initial weights
 
-    def step(self, raw, step: int) -> dict[str, torch.Tensor]:
+    def adam(self, network: nn.Module, **settings) -> torch.optim.Adam:
+        """Return Adam for a network on the device, at the config's learning rate."""
+        return torch.optim.Adam(network.parameters(), self.config.learning_rate, fused=self.on_gpu, **settings)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which convolutions are bfloat16, on a GPU, if the config wants it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and self.on_gpu)
+
+    def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
+        """Return the raw batches of steps `start` to `stop`; a batch depends on the seed and its step only."""
+        return training_loader(
+            self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
+            pin_memory=self.on_gpu,
+        )
+
+    @abstractmethod
+    def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the networks once and return the losses, detached scalars; the total is ``loss``."""
 
+    @abstractmethod
+    def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return (B,) measures of a raw batch, not augmented, in full precision; names end in their unit."""
+
     def validate(self) -> dict[str, float]:
-        """Return metrics on held-out samples; empty if there are none."""
+        """Return the mean errors on the held-out identities; empty if there are none."""
+        return self.evaluate(self.held_out)
+
+    @torch.no_grad()
+    def evaluate(self, indices: Sequence[int]) -> dict[str, float]:
+        """Return the mean errors on the samples `indices`; empty for none."""
+        errors = [self.errors(raw) for raw in validation_batches(self.dataset, indices, self.config.batch_size)]
+        return {key: float(torch.cat([error[key] for error in errors]).mean()) for key in (errors[0] if errors else ())}
+
+    def pictures(self) -> Image.Image | None:
+        """Return a sheet of what the networks make of some samples, drawn with each validation; None for none."""
+        return None
 
 
 def run_training(
@@ -92,6 +150,8 @@ def run_training(
             if on_log:
                 on_log(entry)
 
+        if task.note and start == 0:
+            record({"step": 0, "note": task.note})
         for step, raw in enumerate(task.batches(start, config.steps), start):
             for key, value in task.step(raw, step).items():
                 totals[key] = totals.get(key, 0) + value
@@ -109,6 +169,7 @@ def run_training(
                 metrics = task.validate()
                 if metrics:
                     record({"step": done, "validation": metrics})
+                _save_sheet(task.pictures(), run_dir, done)
             if saving:
                 save_checkpoint(
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
@@ -157,6 +218,13 @@ def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
     return step
 
 
+def _save_sheet(sheet: Image.Image | None, run_dir: Path, done: int):
+    if sheet is not None:
+        folder = run_dir / "samples"
+        folder.mkdir(exist_ok=True)
+        sheet.save(folder / f"step-{done:06d}.png")
+
+
 def _plain(metadata: dict) -> dict:
     return {key: value for key, value in metadata.items() if not isinstance(value, torch.Tensor)}
 
@@ -174,7 +242,7 @@ def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dic
 
 
 def read_log(run_dir: Path) -> list[dict]:
-    """Return the records of a run: losses (``step``, names of Eq. 8) and validations (``step``, ``validation``)."""
+    """Return the records of a run: losses (``step`` and their names), ``validation`` and ``note``, each with a step."""
     lines = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]  # a power cut may leave the last line half written
 
@@ -194,7 +262,7 @@ def draw_curves(run_dir: Path) -> Path:
     """
     from matplotlib.figure import Figure  # a figure without pyplot needs no display and changes no global
 
-    records = read_log(run_dir)
+    records = [record for record in read_log(run_dir) if "note" not in record]
     train = [record for record in records if "validation" not in record]
     panels = {"losses": [{k: v for k, v in record.items() if k != "images_per_second"} for record in train]}
     validation = [{"step": record["step"], **record["validation"]} for record in records if "validation" in record]
