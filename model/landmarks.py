@@ -118,7 +118,7 @@ class LandmarkNetwork(nn.Module):
         super().__init__()
         if stacks < 1:
             raise ValueError(f"stacks must be at least 1, got {stacks}")
-        self.stacks = stacks
+        self.stacks, self.width = stacks, width
         first, second, channels = (4 * max(1, round(count * width / 4)) for count in (64, 128, 256))
         self.conv1, self.bn1 = nn.Conv2d(3, first, 7, stride=2, padding=3), nn.BatchNorm2d(first)
         self.conv2, self.conv3 = ConvBlock(first, second), ConvBlock(second, second)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from model.config import LandmarkConfig
-from model.data import (
-    LANDMARKS, FaceDataset, prepare_landmarks, split_identities, step_generator, training_loader, validation_batches,
-)
+from model.data import LANDMARKS, FaceDataset, prepare_landmarks, step_generator
 from model.landmarks import SIDE_MULTIPLE, LandmarkNetwork, landmark_heatmaps, landmarks_from_heatmaps
 from model.metrics import landmark_errors
 from model.train_geometry import torch_device
-from model.trainer import run_training
+from model.trainer import Task, run_training
 
 
 def train_landmarks(
@@ -70,7 +68,7 @@ def heatmap_loss(heatmaps: Sequence[torch.Tensor], truth: torch.Tensor) -> torch
     return sum((found.float() - truth).square().sum((2, 3)).mean() for found in heatmaps) / landmark
 
 
-class LandmarkTask:
+class LandmarkTask(Task):
     """The landmark network, its data and its loss, for `run_training`.
 
     Parameters
@@ -111,29 +109,13 @@ class LandmarkTask:
                 f"the shards must hold crops whose side is a multiple of {SIDE_MULTIPLE} pixels, got {size}; build "
                 "them with such a --size"
             )
-        self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
-        self.training, self.held_out = split_identities(dataset.sources, config.validation_fraction, config.seed)
-        # spread evenly over them: they are in the order of their names
-        self.held_out = self.held_out[::max(1, math.ceil(len(self.held_out) / max(1, config.validation_samples)))]
-
-        on_gpu = device.type == "cuda"
-        self.mixed_precision = config.mixed_precision and on_gpu
-        self.memory_format = torch.channels_last if config.channels_last and on_gpu else torch.contiguous_format
-        torch.manual_seed(config.seed)
+        super().__init__(dataset, config, device, workers)
         self.network = LandmarkNetwork(config.stacks, config.width).to(device, memory_format=self.memory_format)
-        adam = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=on_gpu)
-        self.networks, self.optimisers = {"landmarks": self.network}, {"adam": adam}
+        self.networks, self.optimisers = {"landmarks": self.network}, {"adam": self.adam(self.network)}
         self.metadata = {
             **{key: attributes[key] for key in ("face_model", "face_model_sha256", "licence")}, "size": size,
             "samples_sha256": dataset.samples_sha256,
         }
-
-    def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
-        """Return the raw batches of steps `start` to `stop`."""
-        return training_loader(
-            self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the network once, on the heatmaps of all stacks."""
@@ -141,7 +123,7 @@ class LandmarkTask:
         image, landmarks = prepare_landmarks(
             raw, self.device, config.augmentation, step_generator(config.seed, step)
         )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+        with self.autocast():
             heatmaps = self.network.train()(image.contiguous(memory_format=self.memory_format))
         loss = heatmap_loss(heatmaps, landmark_heatmaps(landmarks, image.shape[-1]))
         adam = self.optimisers["adam"]
@@ -150,16 +132,8 @@ class LandmarkTask:
         adam.step()
         return {"loss": loss.detach()}
 
-    def validate(self) -> dict[str, float]:
-        """Return the mean errors (`landmark_errors`) on the held-out identities."""
-        return self.evaluate(self.held_out)
-
-    @torch.no_grad()
-    def evaluate(self, indices: Sequence[int]) -> dict[str, float]:
-        """Return the mean errors on the samples `indices`, not augmented, in full precision; empty for none."""
-        network, errors = self.network.eval(), []
-        for raw in validation_batches(self.dataset, indices, self.config.batch_size):
-            image, landmarks = prepare_landmarks(raw, self.device)
-            heatmaps = network(image.contiguous(memory_format=self.memory_format))[-1]
-            errors.append(landmark_errors(landmarks_from_heatmaps(heatmaps), landmarks))
-        return {key: float(torch.cat([error[key] for error in errors]).mean()) for key in (errors[0] if errors else ())}
+    def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the `landmark_errors` of a raw batch, not augmented, in full precision."""
+        image, landmarks = prepare_landmarks(raw, self.device)
+        heatmaps = self.network.eval()(image.contiguous(memory_format=self.memory_format))[-1]
+        return landmark_errors(landmarks_from_heatmaps(heatmaps), landmarks)
