@@ -180,13 +180,13 @@ def region_stylise(
         (B, C, h, w), of the content's type.
     """
     with full_precision(content):
-        features, regions = _full(content), _full(regions)
-        mean, stddev = region_statistics(features, regions, whole_map)
+        regions = _full(regions)
+        mean, stddev = region_statistics(content, regions, whole_map)
         scale = beta / stddev  # (B, n, C)
         scale_map, shift_map = (
             torch.einsum("bnc,bnhw->bchw", values, regions) for values in (scale, alpha - mean * scale)
         )
-        return (features * scale_map + shift_map).to(content.dtype)
+        return (content * scale_map + shift_map).to(content.dtype)
 
 
 def adaptive_instance_norm(content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,10 @@ def test_layers_of_the_paper():
     assert down == [64, 128, 256, 512, 512, 512, 512, 512] and style == [64, 128, 256]
     assert up == [512, 512, 512, 512, 256, 128, 64, 64]
     assert all(c.kernel_size == (4, 4) and c.stride == (2, 2) for c in convolutions(network.content_encoder))
+    # batch normalisation follows all but the first layer down and the one that ends in a single texel
+    for part, normalised in ((network.content_encoder, range(1, 7)), (network.style_encoder, range(1, 3))):
+        last = [type(layer[-1]) for layer in part]
+        assert [place for place, kind in enumerate(last) if kind is torch.nn.BatchNorm2d] == [*normalised]
     assert network.shared_regions.segment[1].out_channels == 16
     made = network.eval().stylise(*inputs(256, 1))
     assert made.albedo_map.shape == (1, 3, 256, 256) and made.regions.shape == (1, 16, 32, 32)
@@ -94,23 +98,24 @@ def test_each_skip_adds_level_l_to_level_h_minus_l(size, skips):
     assert torch.allclose(made.albedo_map, torch.sigmoid(seen["up", depth] + start))
 
 
-@pytest.mark.parametrize("stylisation", STYLISATIONS)
-def test_the_middle_is_stylised(stylisation):
-    network = stream(stylisation=stylisation).eval()
-    made = network.stylise(*inputs(32))
+@pytest.mark.parametrize("stylisation, whole_map", [("srsm", True), *((name, False) for name in STYLISATIONS)])
+def test_the_middle_is_stylised(stylisation, whole_map):
+    network = stream(stylisation=stylisation, whole_map=whole_map).eval()
+    linear_albedo, image, heatmaps = inputs(32)
+    made = network.stylise(linear_albedo, image, heatmaps)
     if stylisation == "srsm":
-        wanted = region_stylise(made.content, made.regions, *network.modulation(made.style, made.regions))
+        assert torch.equal(made.regions, network.shared_regions(made.content, made.style, 2 * image - 1, heatmaps))
+        alpha, beta = network.modulation(made.style, made.regions, whole_map)
+        wanted = region_stylise(made.content, made.regions, alpha, beta, whole_map)
     elif stylisation == "adain":
         wanted = adaptive_instance_norm(made.content, made.style)
     else:
         wanted = network.transform(torch.cat([made.content, made.style], 1))
     assert torch.allclose(made.features, wanted, atol=1e-6)
-    assert not hasattr(network, "shared_regions") or stylisation == "srsm"
-
-
-def test_whole_map_statistics_are_another_network():
-    given = inputs(32)
-    assert not torch.allclose(stream().stylise(*given).features, stream(whole_map=True).stylise(*given).features)
+    assert hasattr(network, "shared_regions") == (stylisation == "srsm")
+    assert torch.equal(made.content, torch.nn.Sequential(*network.content_encoder[:3])(2 * linear_albedo - 1))
+    assert torch.equal(made.style, network.style_encoder(2 * image - 1))
+    assert not {*network.style_encoder.parameters()} & {*network.content_encoder.parameters()}
 
 
 @pytest.mark.parametrize("options", (

@@ -100,10 +100,12 @@ def test_adain_gives_the_content_the_mean_and_deviation_of_the_style():
 
 
 def test_a_region_that_vanishes_and_a_flat_map_give_no_nan():
-    content = torch.full((1, 2, 4, 4), 3.0, requires_grad=True)
-    regions = torch.stack([torch.zeros(4, 4), torch.ones(4, 4)])[None].requires_grad_()
+    torch.manual_seed(0)
+    values = torch.logspace(-2, 4, 40).view(1, 40, 1, 1)  # squares that don't cancel exactly
+    content = values.expand(1, 40, 4, 4).clone().requires_grad_()
+    regions = torch.stack([torch.zeros(4, 4), *torch.rand(3, 4, 4)])[None].requires_grad_()
     for whole_map in (False, True):
-        result = region_stylise(content, regions, torch.ones(1, 2, 2), torch.ones(1, 2, 2), whole_map)
+        result = region_stylise(content, regions, torch.ones(1, 4, 40), torch.ones(1, 4, 40), whole_map)
         assert result.isfinite().all()
         assert all(grad.isfinite().all() for grad in torch.autograd.grad(result.sum(), (content, regions)))
 
@@ -176,6 +178,7 @@ def test_k_and_the_landmark_branch_are_trained():
     )
     (regions * torch.randn_like(regions)).sum().backward()
     assert [name for name, parameter in module.named_parameters() if not parameter.grad.any()] == []
+    assert "guide_scale" in dict(module.named_parameters())
 
 
 def test_without_the_landmark_branch_no_heatmaps_are_needed():

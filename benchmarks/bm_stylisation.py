@@ -1,0 +1,141 @@
+"""Speed and memory of the texture stream's generator, by how it stylises.
+
+Times forward and backward of a mean of the generated map, on one batch of noise that lies on the device. ``kept`` is
+what the forward pass keeps for the backward pass; ``peak`` is the most GPU memory ever taken, weights and gradients
+included, and only there on a GPU. The baseline is AdaIN; ``n-fold copy`` is SRSM (n=16) with Eq. (13) and (14)
+written out, as reference for the two-matrix-product form.
+
+    python benchmarks/bm_stylisation.py --batch-size 8 -o stylisation.json
+"""
+
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from unittest import mock
+
+import click
+import torch
+
+import model.texture
+from model.regions import EPSILON
+from model.texture import TextureStream
+
+WARM_UP = 3
+VARIANTS = {
+    "adain": {"stylisation": "adain"}, "transform": {"stylisation": "transform"},
+    "n=8": {"regions": 8}, "n=16": {"regions": 16}, "n=32": {"regions": 32}, "n=16, n-fold copy": {"regions": 16},
+}
+
+
+def copied_stylise(content, regions, alpha, beta, whole_map):
+    """Eq. (14) from an n-fold copy of the features."""
+    with torch.autocast(content.device.type, enabled=False):
+        copies = content.float()[:, None].expand(-1, regions.shape[1], -1, -1, -1)
+        weights = (regions / regions.sum((2, 3), keepdim=True))[:, :, None]
+        mean = (weights * copies).sum((3, 4), keepdim=True)
+        variance = (weights * (copies - mean).square()).sum((3, 4), keepdim=True)
+        normal = (copies - mean) / (variance + EPSILON).sqrt()
+        stylised = (normal * beta[..., None, None] + alpha[..., None, None]) * regions[:, :, None]
+        return stylised.sum(1).to(content.dtype)
+
+
+def kept_bytes(network: TextureStream, given: list[torch.Tensor], autocast) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass, each storage once."""
+    storages = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        made = network(*given)  # alive while counting, so that no address is used twice
+    assert made.requires_grad
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+def measure(network: TextureStream, given: list[torch.Tensor], steps: int, autocast) -> dict:
+    """Time forward and backward, each until the device has finished, after some to warm up."""
+    on_gpu = given[0].device.type == "cuda"
+    kept, seconds = kept_bytes(network, given, autocast), []
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(WARM_UP + steps):
+        network.zero_grad(set_to_none=True)
+        clock = time.perf_counter()
+        with autocast:
+            albedo_map = network(*given)
+        albedo_map.mean().backward()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - clock)
+    timed = sorted(seconds[WARM_UP:])
+    return {
+        "milliseconds": round(1e3 * statistics.median(timed), 2),
+        "milliseconds_10_to_90_percent": [round(1e3 * timed[int(part * (steps - 1))], 2) for part in (0.1, 0.9)],
+        "kept_mib": round(kept / 2**20, 1),
+        "peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
+    }
+
+
+def table(results: list[dict]) -> str:
+    """Return the results as lines of text, each beside AdaIN's."""
+    base = results[0]
+    lines = [f"{'':<20}{'ms':>9}{'x adain':>9}{'kept MiB':>10}{'x adain':>9}{'peak MiB':>10}{'x adain':>9}"]
+    for result in results:
+        line = f"{result['variant']:<20}"
+        for key, wide in (("milliseconds", 9), ("kept_mib", 10), ("peak_mib", 10)):
+            known = result[key] is not None
+            line += f"{result[key]:>{wide}.1f}{result[key] / base[key]:>9.3f}" if known else " " * (wide + 9)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--width", type=float, default=1.0, show_default=True)
+@click.option("--size", type=int, default=256, show_default=True)
+@click.option("--batch-size", type=int, default=8, show_default=True)
+@click.option("--steps", type=int, default=20, show_default=True, help="Timed steps of each variant.")
+@click.option("--mixed-precision/--full-precision", default=True, help="bfloat16 convolutions; on a GPU only.")
+@click.option("--device", help="[default: the GPU if there is one]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
+def main(width, size, batch_size, steps, mixed_precision, device, output):
+    """Compare the ways to stylise by time and memory."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu = device.type == "cuda"
+    mixed = on_gpu and mixed_precision
+    generator, results = torch.Generator().manual_seed(0), []
+    for variant, options in VARIANTS.items():
+        network = TextureStream(width=width, size=size, **options).to(device)
+        shapes = [(batch_size, 3, size, size)] * 2 + [(batch_size, 68, size // 4, size // 4)]
+        given = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
+        if mixed:
+            network = network.to(memory_format=torch.channels_last)
+            given = [tensor.to(memory_format=torch.channels_last) for tensor in given]
+        copied = mock.patch.object(model.texture, "region_stylise", copied_stylise)
+        with copied if "copy" in variant else nullcontext():
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+            results.append({"variant": variant, **measure(network, given, steps, autocast)})
+        del network, given
+    click.echo(table(results))
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    report = {
+        "benchmark": "stylisation", "commit": commit, "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "width": width, "size": size, "batch_size": batch_size, "steps": steps, "mixed_precision": mixed,
+        "results": results,
+    }
+    if output:
+        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
