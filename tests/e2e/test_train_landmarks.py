@@ -1,0 +1,148 @@
+"""Toy shards -> training of the landmark network -> checkpoint -> landmarks."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from toy import toy_model
+from toy_asmd import write_toy_asmd
+
+from cli.main import main
+from model.checkpoint import load_checkpoint
+from model.config import NO_AUGMENTATION, LandmarkConfig
+from model.data import LANDMARKS, FaceDataset
+from model.landmarks import landmarks_from_heatmaps, load_landmark_network
+from model.train_landmarks import LandmarkTask, train_landmarks
+from model.trainer import read_log, run_training
+
+CONFIG = LandmarkConfig(
+    seed=3, batch_size=2, log_every=1, validate_every=4, checkpoint_every=3, width=1 / 16, steps=8, stacks=2,
+    validation_fraction=0.25,
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_toy_asmd(tmp_path_factory.mktemp("shards"), toy_model(), 8, size=64)
+
+
+@pytest.fixture(scope="module")
+def whole_run(shards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train_landmarks(shards, folder, CONFIG, device="cpu")
+    return folder
+
+
+def same(ours, theirs) -> bool:
+    """Whether two nested containers hold the same bits."""
+    if isinstance(ours, torch.Tensor):
+        return torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, (list, tuple)):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    return ours == theirs
+
+
+def without_times(records):
+    return [{key: value for key, value in record.items() if key != "images_per_second"} for record in records]
+
+
+def test_what_a_run_leaves(whole_run, shards):
+    described = json.loads((whole_run / "config.json").read_text())
+    assert described["kind"] == "landmarks" and LandmarkConfig.from_dict(described["config"]) == CONFIG
+    assert described["metadata"] == {
+        "face_model": "toy", "face_model_sha256": toy_model().sha256, "licence": "made in the test", "size": 64,
+        "samples_sha256": FaceDataset(shards, LANDMARKS).samples_sha256,
+    }
+    records = read_log(whole_run)
+    assert [record["step"] for record in records if "loss" in record] == list(range(1, 9))
+    validations = [record for record in records if "validation" in record]
+    assert [record["step"] for record in validations] == [4, 8]
+    assert all(record["validation"].keys() == {"landmark_pixels", "landmark_percent"} for record in validations)
+
+
+def test_a_resumed_run_equals_one_never_stopped(shards, whole_run, tmp_path):
+    class Interrupted(Exception):
+        """Stands in for a power cut."""
+
+    def cut(record):
+        if record["step"] == 5:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_landmarks(shards, tmp_path, CONFIG, device="cpu", on_log=cut)
+    assert load_checkpoint(tmp_path, "landmarks")["step"] == 3
+    torch.rand(17)  # the global generator has moved on since
+    train_landmarks(shards, tmp_path, CONFIG, device="cpu", resume=True)
+    assert same(load_checkpoint(tmp_path, "landmarks"), load_checkpoint(whole_run, "landmarks"))
+    assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
+
+
+def test_a_run_can_be_made_longer_but_not_otherwise_changed(shards, whole_run, tmp_path):
+    train_landmarks(shards, tmp_path, dataclasses.replace(CONFIG, steps=4), device="cpu")
+    train_landmarks(shards, tmp_path, CONFIG, device="cpu", resume=True)
+    ours, theirs = (load_checkpoint(folder, "landmarks") for folder in (tmp_path, whole_run))
+    assert same(ours["networks"], theirs["networks"])
+    with pytest.raises(ValueError, match="stacks is 3, the run was started with 2"):
+        train_landmarks(shards, tmp_path, dataclasses.replace(CONFIG, stacks=3), device="cpu", resume=True)
+
+
+def test_augmented_crops_are_trained_on_with_their_landmarks(shards):
+    """A step's loss is that of the crop as changed; the held-out error that of the crop as it is."""
+    task = LandmarkTask(FaceDataset(shards, LANDMARKS), CONFIG, torch.device("cpu"))
+    plain = LandmarkTask(
+        task.dataset, dataclasses.replace(CONFIG, augmentation=NO_AUGMENTATION), torch.device("cpu")
+    )
+    raw = next(iter(task.batches(0, 1)))
+    assert raw.keys() == {"image", "landmarks"}  # nothing is read in vain
+    losses = [float(one.step(raw, step)["loss"]) for one, step in ((task, 0), (plain, 0))]
+    assert losses[0] != losses[1]
+    held = {task.dataset.sources[index].rpartition("_")[0] for index in task.held_out}
+    assert len(held) == 1 and held.isdisjoint(
+        task.dataset.sources[index].rpartition("_")[0] for index in task.training
+    )
+
+
+def test_crops_of_another_size(tmp_path):
+    shards = write_toy_asmd(tmp_path / "shards", toy_model(), 2, size=32)
+    with pytest.raises(ValueError, match="crops whose side is a multiple of 64 pixels, got 32; build them with"):
+        train_landmarks(shards, tmp_path / "run", CONFIG, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_overfitting_three_faces(tmp_path):
+    """Their landmarks are found, by the network as it is loaded, to a pixel and a half of 64."""
+    shards = write_toy_asmd(tmp_path / "shards", toy_model(), 3, size=64)
+    config = dataclasses.replace(
+        CONFIG, batch_size=3, width=1 / 8, steps=90, learning_rate=3e-3, log_every=15, checkpoint_every=200,
+        validate_every=200, validation_fraction=0, augmentation=NO_AUGMENTATION,
+    )
+    dataset = FaceDataset(shards, LANDMARKS)
+    run_training(LandmarkTask(dataset, config, torch.device("cpu")), tmp_path / "run", config)
+    losses = [record["loss"] for record in read_log(tmp_path / "run")]
+    assert (np.diff(losses) < 0).all() and losses[-1] < 1, losses  # 2 is empty heatmaps
+    samples = [dataset[index] for index in range(3)]
+    image, truth = (torch.stack([sample[key] for sample in samples]) for key in ("image", "landmarks"))
+    network = load_landmark_network(tmp_path / "run")
+    found = landmarks_from_heatmaps(network(image.float() / 255)[-1])
+    assert (found - truth).norm(dim=-1).mean() < 1.5
+
+
+def test_the_command(shards, whole_run, tmp_path):
+    command = [
+        "train", "landmarks", str(shards), "-o", str(tmp_path / "run"), "--steps", "8", "--stacks", "2", "--width",
+        "0.0625", "--batch-size", "2", "--seed", "3", "--validation-fraction", "0.25", "--validate-every", "4",
+        "--log-every", "1", "--device", "cpu",
+    ]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "step 8  validation  landmark_pixels" in result.output
+    assert result.output.endswith(f"wrote {tmp_path / 'run' / 'checkpoint.pt'}\n")
+    ours, theirs = (load_checkpoint(folder, "landmarks") for folder in (tmp_path / "run", whole_run))
+    assert same(ours["networks"], theirs["networks"])
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1 and "already holds a run; resume it" in again.output
