@@ -5,6 +5,7 @@ Plain containers and tensors only, so that `torch.load(weights_only=True)` reads
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -135,3 +136,12 @@ def restore(state: dict, networks: dict[str, nn.Module], optimisers: dict[str, t
     if torch.cuda.is_available() and len(state["rng"]["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["rng"]["cuda"])
     return state["step"]
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return the hash of everything a network holds, by name: another one where a weight differs."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How far predicted geometry is from the truth, a sample.
+"""How far what is predicted is from the truth, a sample.
 
 Dimension key: B batch, V vertices.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 from asmgen.maps import AttributeMaps
 from bfm.pose import project, rotation_matrix
-from model.data import Batch
+from model.data import Batch, TextureBatch
 from model.geometry import Geometry, denormalise_position
 
 
@@ -85,3 +86,68 @@ def landmark_errors(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, t
     pixels = (predicted - truth).norm(dim=-1).mean(-1)
     side = (truth.amax(1) - truth.amin(1))[:, :2].prod(-1).sqrt()
     return {"landmark_pixels": pixels, "landmark_percent": 100 * pixels / side}
+
+
+def texture_errors(generated: torch.Tensor, truth: TextureBatch) -> dict[str, torch.Tensor]:
+    """Return how far generated albedo maps are from the photographed ones, where the photo shows the face.
+
+    Parameters
+    ----------
+    generated : torch.Tensor
+        (B, 3, S, S) RGB in [0, 1], 0 outside the chart.
+    truth : TextureBatch
+        What they were generated from, and the truth.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        (B,) each, means over visible texels: absolute error of the generated map (``albedo_mae``) and, to compare
+        with, of I_u (``linear_mae``), RGB in [0, 1]; and structural similarity (``albedo_ssim``, `ssim_map`).
+    """
+    count = truth.visible.sum((1, 2, 3)).clamp(min=1)
+
+    def visible_mean(values: torch.Tensor) -> torch.Tensor:
+        return (values.mean(1, keepdim=True) * truth.visible).sum((1, 2, 3)) / count
+
+    return {
+        "albedo_mae": visible_mean((generated - truth.albedo).abs()),
+        "linear_mae": visible_mean((truth.linear_albedo - truth.albedo).abs()),
+        "albedo_ssim": visible_mean(ssim_map(generated, truth.albedo)),
+    }
+
+
+def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the structural similarity of two images about each pixel [1]_.
+
+    Parameters
+    ----------
+    a : torch.Tensor
+        (B, C, H, W) in [0, 1]; taken as 0 beyond its border.
+    b : torch.Tensor
+        Likewise.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, C, H, W) float64, 1 where they agree; statistics are Gaussian, 11 pixels wide, of deviation 1.5.
+
+    References
+    ----------
+    .. [1] Z. Wang et al., Image quality assessment: from error visibility to structural similarity, 2004, Eq. (13).
+    """
+    a, b = a.double(), b.double()  # the variances are small differences, which TF32 convolutions would lose
+    offset = torch.arange(-5, 6, dtype=a.dtype, device=a.device)
+    kernel = torch.exp(-offset.square() / (2 * 1.5**2))
+    kernel = kernel / kernel.sum()
+
+    def blurred(values: torch.Tensor) -> torch.Tensor:
+        single = values.flatten(0, 1)[:, None]
+        single = F.conv2d(single, kernel.view(1, 1, -1, 1), padding=(5, 0))
+        return F.conv2d(single, kernel.view(1, 1, 1, -1), padding=(0, 5)).view(values.shape)
+
+    mean_a, mean_b, c1, c2 = blurred(a), blurred(b), 0.01**2, 0.03**2
+    var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    return (
+        (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    )

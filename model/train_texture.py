@@ -1,0 +1,316 @@
+"""Training step 2 of the paper: the texture stream against its discriminator, in the manner of pix2pix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bfm.charts import Chart
+from bfm.model_file import load_model
+from bfm.morphable_model import MorphableModel
+from model.checkpoint import load_checkpoint, weights_sha256
+from model.config import TextureConfig
+from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, step_generator
+from model.landmarks import LandmarkNetwork, load_landmark_network
+from model.metrics import texture_errors
+from model.perceptual import STRIDES, PerceptualFeatures, load_perceptual
+from model.texture import PatchDiscriminator, Stylised, TextureStream
+from model.texture_losses import (
+    adversarial_loss, contextual_loss, discriminator_loss, draw_points, layer_points, reconstruction_loss,
+)
+from model.train_geometry import torch_device
+from model.trainer import Task, run_training
+
+ADAM_BETAS = (0.5, 0.999)
+"""Of pix2pix."""
+
+SHEET_ROWS = 6
+
+
+def train_texture(
+    shards: str | Path | Sequence, run_dir: Path, config: TextureConfig, model: MorphableModel | None = None,
+    device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    *, perceptual: Path | None = None, geometry: Path | None = None, landmarks: Path | None = None,
+) -> Path:
+    """Train the texture stream on FTD shards.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        Folder of shards or one shard, or several of them.
+    run_dir : Path
+        Folder of the run: config, log, curves, sample sheets and checkpoint.
+    config : TextureConfig
+        Everything that changes the result, but for the frozen networks, whose hashes are kept with it.
+    model : MorphableModel | None
+        The face model that the shards were built on; None is the open model.
+    device : str | None
+        As `torch_device` takes it.
+    workers : int
+        Processes that decode images.
+    resume : bool
+        Go on from the checkpoint in `run_dir`; the frozen networks must be the same.
+    on_log : Callable[[dict], None] | None
+        Given each record of the log.
+    perceptual : Path | None
+        VGG-19 weights for the contextual loss (`load_perceptual`).
+    geometry : Path | None
+        Geometry run whose encoder takes its place.
+    landmarks : Path | None
+        Landmark network K for the landmark-guided branch (`load_landmark_network`).
+
+    Returns
+    -------
+    Path
+        The last checkpoint, for `load_texture_stream`. Errors are those of `run_training`, `face_in_chart`,
+        `torch_device`, `split_identities`, `TextureStream`, `load_perceptual` and `load_landmark_network`.
+
+    Raises
+    ------
+    ValueError
+        If a frozen network is needed that was not given.
+    """
+    dataset = FaceDataset(shards, TEXTURE)
+    face, chart = face_in_chart(dataset.attributes, model or load_model("open"), dataset.chart_uv)
+    phi = load_perceptual(perceptual, geometry) if config.omega_c else None
+    network = None
+    if config.stylisation == "srsm" and config.landmark_branch:
+        if landmarks is None:
+            raise ValueError(
+                "the landmark branch needs a trained landmark network: give a run of `dualface train landmarks` or a "
+                "3D-FAN file (--landmarks), or leave the branch out (--no-landmark-branch)"
+            )
+        network = load_landmark_network(landmarks)
+    task = TextureTask(dataset, face, chart, config, torch_device(device), workers, phi=phi, landmarks=network)
+    return run_training(task, run_dir, config, resume, on_log)
+
+
+class TextureTask(Task):
+    """The texture stream, its discriminator, its data and its losses, for `run_training`.
+
+    Parameters
+    ----------
+    dataset : FaceDataset
+        Read with `TEXTURE`.
+    model : MorphableModel
+        Its face model, face part only, numpy.
+    chart : Chart
+        Its chart.
+    config : TextureConfig
+        Everything that changes the result.
+    device : torch.device
+        Where to train.
+    workers : int
+        Processes that decode images.
+    phi : PerceptualFeatures | None
+        For the contextual loss; None where it is off.
+    landmarks : LandmarkNetwork | None
+        K, frozen; None where there is no landmark branch.
+
+    Attributes
+    ----------
+    kind : str
+        ``texture``.
+    note : str
+        Which features the contextual loss compares.
+    networks : dict[str, nn.Module]
+        ``generator``, ``discriminator`` where there is an adversarial loss, ``landmarks`` where there is a branch.
+    optimisers : dict[str, torch.optim.Optimizer]
+        Adam of the first two.
+    metadata : dict
+        What `load_texture_stream` needs beside the weights, and the hashes of the frozen networks.
+    """
+
+    kind = "texture"
+
+    def __init__(
+        self, dataset: FaceDataset, model: MorphableModel, chart: Chart, config: TextureConfig, device: torch.device,
+        workers: int = 0, *, phi: PerceptualFeatures | None, landmarks: LandmarkNetwork | None,
+    ):
+        super().__init__(dataset, config, device, workers)
+        attributes = dataset.attributes
+        size = int(attributes["size"])
+        self.preparer = TexturePreparer(model, chart, attributes, device)
+        # the discriminator first, so that it starts alike beside every variant of the generator
+        self.discriminator = PatchDiscriminator(config.width) if config.omega_a else None
+        self.generator = TextureStream(
+            config.regions, config.stylisation, config.skips, config.landmark_branch, config.width, size
+        )
+        self.phi, self.landmarks = phi, landmarks
+        networks = {"generator": self.generator, "discriminator": self.discriminator, "landmarks": landmarks}
+        self.networks = {key: network for key, network in networks.items() if network is not None}
+        for network in (*self.networks.values(), *([phi] if phi else [])):
+            network.to(device, memory_format=self.memory_format)
+        self.optimisers = {
+            key: self.adam(network, betas=ADAM_BETAS) for key, network in self.networks.items() if key != "landmarks"
+        }
+        self.places = layer_points(self.preparer.inside, [size // stride for stride in STRIDES])
+        self.note = f"the contextual loss compares features of {phi.description}" if phi else "no contextual loss"
+        described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "lit")
+        self.metadata = {
+            **{key: attributes[key] for key in described}, "size": size,
+            "mask": self.preparer.inside.cpu(), "chart_uv": torch.tensor(chart.uv),
+            "mirrored": self.preparer.mirrors, "samples_sha256": dataset.samples_sha256,
+            "perceptual": phi.description if phi else "", "perceptual_sha256": weights_sha256(phi) if phi else "",
+            "landmark_stacks": landmarks.stacks if landmarks else 0,
+            "landmark_width": landmarks.width if landmarks else 0.0,
+            "landmarks_sha256": weights_sha256(landmarks) if landmarks else "",
+        }
+
+    def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """Update the discriminator on Eq. (16), then the generator on Eq. (18), as pix2pix does."""
+        config = self.config
+        draws = step_generator(config.seed, step)
+        batch = self.preparer(raw, config.augmentation, draws)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate_at(step)
+        for network in self.networks.values():
+            network.train(network is not self.landmarks)
+        with self.autocast():
+            generated = self.generate(batch)
+        losses = {}
+        if self.discriminator:
+            losses["discriminator"] = self.update_discriminator(generated.detach(), batch.albedo)
+        losses |= self.losses(generated, batch, draws)
+        self._update("generator", losses["loss"])
+        return {key: value.detach() for key, value in losses.items()}
+
+    def generate(self, batch: TextureBatch) -> torch.Tensor:
+        """Return (B, 3, S, S) generated albedo maps, 0 outside the chart as the true ones are."""
+        image = batch.image.contiguous(memory_format=self.memory_format)
+        linear = batch.linear_albedo.contiguous(memory_format=self.memory_format)
+        heatmaps = self.landmarks(image)[-1] if self.landmarks else None
+        return self.generator(linear, image, heatmaps) * batch.inside
+
+    def update_discriminator(self, generated: torch.Tensor, albedo: torch.Tensor) -> torch.Tensor:
+        """Update the discriminator once and return its loss."""
+        with self.autocast():
+            loss = discriminator_loss(
+                *(self.discriminator(maps.contiguous(memory_format=self.memory_format)) for maps in (albedo, generated))
+            )
+        self._update("discriminator", loss)
+        return loss
+
+    def losses(
+        self, generated: torch.Tensor, batch: TextureBatch, draws: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Return the terms of Eq. (18) that are on and their weighted sum ``loss``."""
+        config = self.config
+        losses, loss = {}, 0.0
+        if config.omega_r:
+            losses["reconstruction"] = reconstruction_loss(
+                generated, batch.albedo, batch.visible, batch.inside, config.fill_weight
+            )
+            loss = loss + config.omega_r * losses["reconstruction"]
+        generated = generated.contiguous(memory_format=self.memory_format)
+        if self.phi:
+            with self.autocast():
+                ours = self.phi(generated)
+                with torch.no_grad():
+                    theirs = self.phi(batch.albedo.contiguous(memory_format=self.memory_format))
+            losses["contextual"] = contextual_loss(ours, theirs, draw_points(self.places, draws))
+            loss = loss + config.omega_c * losses["contextual"]
+        if self.discriminator:
+            self.discriminator.requires_grad_(False)
+            with self.autocast():
+                losses["adversarial"] = adversarial_loss(self.discriminator(generated))
+            self.discriminator.requires_grad_(True)
+            loss = loss + config.omega_a * losses["adversarial"]
+        return {**losses, "loss": loss}
+
+    def _update(self, name: str, loss: torch.Tensor):
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the `texture_errors` of a raw batch, not augmented, in full precision."""
+        batch = self.preparer(raw)
+        self.generator.eval()
+        return texture_errors(self.generate(batch), batch)
+
+    @torch.no_grad()
+    def pictures(self) -> Image.Image:
+        """Return rows of I_o, I_u, generated albedo, I_a, and what of I_a the photo shows; held-out ones if any."""
+        indices = self.held_out if len(self.held_out) else self.training
+        chosen = indices[::-(-len(indices) // SHEET_ROWS)]
+        batch = self.preparer(torch.utils.data.default_collate([self.dataset[index] for index in chosen]))
+        self.generator.eval()
+        columns = (
+            batch.image, batch.linear_albedo, self.generate(batch), batch.albedo, batch.albedo * batch.visible
+        )
+        return texture_sheet(columns)
+
+
+def texture_sheet(columns: Sequence[torch.Tensor]) -> Image.Image:
+    """Return (B, 3, S, S) pictures, RGB in [0, 1], as B rows with a column for each."""
+    sheet = torch.cat([column.float().cpu() for column in columns], 3)  # (B, 3, S, columns S)
+    pixels = (sheet.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).flatten(0, 1)
+    return Image.fromarray(np.ascontiguousarray(pixels.numpy()))
+
+
+class TrainedTexture(NamedTuple):
+    """A trained texture stream, ready for use: networks on their device, in evaluation mode, frozen.
+
+    Attributes
+    ----------
+    generator : TextureStream
+        G_t.
+    landmarks : LandmarkNetwork | None
+        K; None without a landmark branch.
+    mask : torch.Tensor
+        (S, S) bool, texels of the chart.
+    config : TextureConfig
+        Of the run.
+    metadata : dict
+        Of the checkpoint: face model, chart, size and what else the run was.
+    """
+
+    generator: TextureStream
+    landmarks: LandmarkNetwork | None
+    mask: torch.Tensor
+    config: TextureConfig
+    metadata: dict
+
+    @torch.no_grad()
+    def stylise(self, linear_albedo: torch.Tensor, image: torch.Tensor) -> Stylised:
+        """Return what the generator makes of I_u and I_o, (B, 3, S, S) in [0, 1]; the map is 0 outside the chart."""
+        heatmaps = self.landmarks(image)[-1] if self.landmarks else None
+        stylised = self.generator.stylise(linear_albedo, image, heatmaps)
+        return stylised._replace(albedo_map=stylised.albedo_map * self.mask)
+
+
+def load_texture_stream(path: Path, device: str | None = "cpu") -> TrainedTexture:
+    """Return the texture stream of a run.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder, or its checkpoint.
+    device : str | None
+        As `torch_device` takes it.
+
+    Returns
+    -------
+    TrainedTexture
+        Errors are those of `load_checkpoint` and `torch_device`.
+    """
+    state = load_checkpoint(path, "texture")
+    config, metadata, device = TextureConfig.from_dict(state["config"]), state["metadata"], torch_device(device)
+    generator = TextureStream(
+        config.regions, config.stylisation, config.skips, config.landmark_branch, config.width, metadata["size"]
+    )
+    networks = {"generator": generator}
+    if metadata["landmark_stacks"]:
+        networks["landmarks"] = LandmarkNetwork(metadata["landmark_stacks"], metadata["landmark_width"])
+    for key, network in networks.items():
+        network.load_state_dict(state["networks"][key])
+        network.to(device).eval().requires_grad_(False)
+    return TrainedTexture(generator, networks.get("landmarks"), metadata["mask"].to(device), config, metadata)
