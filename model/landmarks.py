@@ -15,7 +15,7 @@ from torch import nn
 from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_tensors
 from model.torchscript import is_torchscript, load_torchscript_tensors
 
-LANDMARKS = 68
+LANDMARK_COUNT = 68
 STRIDE = 4
 """Crop pixels a heatmap cell."""
 
@@ -131,7 +131,7 @@ class LandmarkNetwork(nn.Module):
             self.add_module(f"l{stack}", _heatmap_layer(channels))
             if stack < stacks - 1:
                 self.add_module(f"bl{stack}", nn.Conv2d(channels, channels, 1))
-                self.add_module(f"al{stack}", nn.Conv2d(LANDMARKS, channels, 1))
+                self.add_module(f"al{stack}", nn.Conv2d(LANDMARK_COUNT, channels, 1))
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return the heatmaps of each stack, the last the best.
@@ -176,7 +176,7 @@ def _heatmap_layer(channels: int) -> nn.Conv2d:
 
     (200 steps on 216 faces at width 1/8, 2 stacks: 6.8 pixels of error for 64 at a 128 pixel crop.)
     """
-    layer = nn.Conv2d(channels, LANDMARKS, 1)
+    layer = nn.Conv2d(channels, LANDMARK_COUNT, 1)
     with torch.no_grad():
         layer.weight.mul_(0.01)
         layer.bias.zero_()
