@@ -39,5 +39,15 @@ def bilinear_taps(points: np.ndarray, height: int, width: int) -> tuple[np.ndarr
 def sample_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the bilinear values, (N, C) float32, of an (H, W, C) image at (N, 2) points in pixels."""
     height, width, channels = image.shape
-    texels, weights = bilinear_taps(points, height, width)
-    return (image.reshape(-1, channels)[texels] * weights[..., None]).sum(1, dtype=np.float32)
+    x, y = (np.clip(points[:, axis], 0, last) for axis, last in ((0, width - 1), (1, height - 1)))
+    left, top = np.minimum(x.astype(np.int32), max(width - 2, 0)), np.minimum(y.astype(np.int32), max(height - 2, 0))
+    to_right, to_bottom = ((part - whole).astype(np.float32)[:, None] for part, whole in ((x, left), (y, top)))
+    right, below = int(width > 1), width * int(height > 1)
+    pixels, first = image.reshape(-1, channels), top * width + left
+
+    def along_row(start):
+        near, far = (pixels.take(start + step, axis=0).astype(np.float32) for step in (0, right))
+        return near + (far - near) * to_right
+
+    upper, lower = along_row(first), along_row(first + below)
+    return upper + (lower - upper) * to_bottom

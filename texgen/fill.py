@@ -12,7 +12,7 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
     """Return a map without holes.
 
     A hole whose mirror image is known takes it over, plus the difference of the two halves, diffused into the hole
-    from where both are known: so it joins without a seam, whatever the light left on either side. What is left is
+    from where both are known: so it joins without a seam, whatever light was left on either side. What is left is
     diffused from all around. Known texels are not changed.
 
     Parameters
@@ -39,51 +39,39 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
         raise ValueError(f"valid must have shape {values.shape[:2]} to match values, got {valid.shape}")
     if not valid.any():
         raise ValueError("a map can be filled from at least one valid texel, got none")
-    known, filled = valid, np.where(valid[..., None], values, 0).astype(np.float32)
+    filled, known = np.where(valid, np.moveaxis(values, -1, 0), np.float32(0)), valid
     if mirrored is not None:
-        across = filled.reshape(-1, values.shape[2])[mirrored].reshape(values.shape)
+        across = filled.reshape(len(filled), -1).take(mirrored, axis=1).reshape(filled.shape)
         across_known = valid.ravel()[mirrored].reshape(valid.shape)
-        taken = across_known & ~valid
-        if taken.any() and (both := valid & across_known).any():
-            across = across + diffuse(filled - across, both)
-        filled[taken] = across[taken]
-        known = valid | taken
-    return np.where(known[..., None], filled, diffuse(filled, known))
+        both, taken = valid & across_known, across_known & ~valid
+        if both.any() and taken.any():
+            across = across + _diffused(np.where(both, filled - across, 0), both)
+        filled, known = np.where(taken, across, filled), valid | taken
+    return np.ascontiguousarray(np.moveaxis(_diffused(filled, known), 0, -1))
 
 
-def diffuse(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return a smooth continuation of the valid texels: pull-push over a pyramid of halved maps.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        (H, W, C) float32.
-    valid : np.ndarray
-        (H, W) bool, at least one texel.
-
-    Returns
-    -------
-    np.ndarray
-        (H, W, C) float32, equal to `values` at valid texels.
-    """
+def _diffused(values, valid):
+    """A smooth continuation of (C, H, W) values, 0 where not valid, by a pyramid of halved maps (pull-push)."""
     if valid.all():
         return values
-    height, width = valid.shape
-    weight = valid.astype(np.float32)[..., None]
-    known = np.where(valid[..., None], values, 0)
-    padding = ((0, height % 2), (0, width % 2), (0, 0))
-    halved, total = (
-        np.pad(array, padding).reshape((height + 1) // 2, 2, (width + 1) // 2, 2, -1).sum(axis=(1, 3))
-        for array in (known, weight)
-    )
-    coarse = diffuse(halved / np.maximum(total, 1), total[..., 0] > 0)
-    grown = _doubled(_doubled(coarse, 0), 1)[:height, :width]
-    return np.where(valid[..., None], values, grown)
+    weight = valid.astype(np.float32)[None]
+    halved, total = _halved(values), _halved(weight)
+    coarse = _diffused(halved / np.maximum(total, 1), total[0] > 0)
+    grown = np.swapaxes(_doubled(np.swapaxes(_doubled(coarse), 1, 2)), 1, 2)
+    return np.where(valid, values, grown[:, :valid.shape[0], :valid.shape[1]])
 
 
-def _doubled(values, axis):
-    """Linear interpolation to twice as many texels along an axis."""
-    values = np.moveaxis(values, axis, 0)
-    near = np.concatenate([values[:1], values, values[-1:]])
-    doubled = np.stack([values * 0.75 + near[:-2] * 0.25, values * 0.75 + near[2:] * 0.25], 1)
-    return np.moveaxis(doubled.reshape(-1, *values.shape[1:]), 0, axis)
+def _halved(values):
+    """The sum of each two by two texels of (C, H, W) values."""
+    if values.shape[1] % 2 or values.shape[2] % 2:
+        values = np.pad(values, ((0, 0), *((0, side % 2) for side in values.shape[1:])))
+    rows = values[:, ::2] + values[:, 1::2]
+    return rows[..., ::2] + rows[..., 1::2]
+
+
+def _doubled(values):
+    """Linear interpolation of (C, H, W) values to twice as many columns."""
+    doubled, quarter = np.repeat(values, 2, axis=2), (values[..., 1:] - values[..., :-1]) / 4
+    doubled[..., 1:-1:2] += quarter
+    doubled[..., 2::2] -= quarter
+    return doubled

@@ -7,25 +7,30 @@ basis, V vertices, S side of the chart in texels, T texels on the surface, H/W p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
+from scipy import sparse
 
 from bfm.charts import Chart
 from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project
-from bfm.render import camera_vertices, vertex_normals
 from bfm.sampling import sample_image
 from texgen.fill import fill_map
 from texgen.visibility import visible_texels
 
-FACING = 0.25
+FACING = 0.3
 """Least cosine between normal and view of a texel that is taken from the photo."""
-MARGIN = 2.5
-"""mm from an outline of the face: the fitted mesh is about so far off the photographed face."""
-DARKEST = 0.2
-"""Least shading that a colour is divided by: below, noise and the light's own error would be blown up."""
+OUTER_MARGIN, INNER_MARGIN, STEP = 5.0, 2.5, 8.0
+"""mm: least distance from the outline of the face in the photo, and from holes and steps in depth of at least `STEP`
+within it. Fitted meshes are about so far off the photographed face."""
+CELL = 1.7
+"""Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
+DARKEST = 0.5
+"""Of the median shading in sight: no colour is divided by less, as that would blow up noise and errors of the light."""
+_LEAST_SHADING = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +59,14 @@ class Texture:
 
     @property
     def albedo(self) -> np.ndarray:
-        """(S, S, 3) float32 RGB in [0, 1]: `colours` over `shading`, which counts `DARKEST` where it is less."""
-        return np.clip(self.colours / np.maximum(self.shading, DARKEST)[..., None], 0, 1)
+        """(S, S, 3) float32 RGB in [0, 1]: `colours` over `shading`, or over `least_shading` where that is more."""
+        return np.clip(self.colours / np.maximum(self.shading, self.least_shading)[..., None], 0, 1)
+
+    @cached_property
+    def least_shading(self) -> float:
+        """`DARKEST` of the median shading of the visible texels: the least that a colour is divided by."""
+        seen = self.shading[self.visible]
+        return max(DARKEST * float(np.median(seen)) if len(seen) else DARKEST, _LEAST_SHADING)
 
     def filled(self, values: np.ndarray) -> np.ndarray:
         """Return (S, S, 3) values with all but the visible texels filled (`texgen.fill`), clipped to [0, 1]."""
@@ -81,9 +92,17 @@ class TextureMapper:
         self._model, self._chart = model, chart
         self._shape_basis = np.concatenate([model.id_basis, model.exp_basis]).reshape(-1, model.mean_shape.size)
         surface = chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)
-        self._in_chart, self._on_surface = np.flatnonzero(chart.mask), surface[chart.mask]
+        self._surface_count = np.count_nonzero(surface)
+        # the texels on the surface first, then those that close the mouth or ring the chart
+        self._in_chart = np.concatenate([np.flatnonzero(surface), np.flatnonzero(chart.mask & ~surface)])
         self._to_texels = chart.to_texels[self._in_chart]
         self._spacing = _spacing(model, chart)
+        self._corners = np.ascontiguousarray(model.triangles.T)
+        count = len(model.triangles)
+        self._about_vertex = sparse.csr_array(
+            (np.ones(3 * count, np.float32), (self._corners.ravel(), np.tile(np.arange(count), 3))),
+            (len(model.mean_shape), count),
+        )
         twins = np.rint(chart.unwrap(chart.vertex_pixels[model.mirror])).astype(np.int64)
         column, row = np.clip(twins, 0, chart.size - 1)
         itself = np.arange(chart.size**2).reshape(chart.mask.shape)
@@ -138,21 +157,29 @@ class TextureMapper:
             Float32 throughout.
         """
         points = project(vertices, pose, position).astype(np.float32)
-        normals = vertex_normals(camera_vertices(points), self._model.triangles)
-        texels = self._to_texels @ np.concatenate([points, normals], axis=1)
-        texels, normals = texels[:, :3], texels[:, 3:]
-        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        texels = self._to_texels @ np.concatenate([points, self._normals(points)], axis=1)
+        texels, normals = np.ascontiguousarray(texels[:, :3]), _unit(texels[:, 3:])
         scale = float(position[2])
-        on = self._on_surface
-        visible = on.copy()
-        visible[on] = visible_texels(
-            texels[on], normals[on], texels[on], normals[on], 1.7 * self._spacing * scale, FACING, MARGIN * scale
+        surface, facing = texels[:self._surface_count], normals[:self._surface_count]
+        visible = np.zeros(len(texels), bool)
+        visible[:len(surface)] = visible_texels(
+            surface, facing, surface, facing, CELL * self._spacing * scale, FACING,
+            OUTER_MARGIN * scale, INNER_MARGIN * scale, STEP * scale,
         )
-        height, width = image.shape[:2]
-        visible &= ((texels[:, :2] >= 0) & (texels[:, :2] <= [width - 1, height - 1])).all(axis=1)
+        for axis, side in ((0, image.shape[1]), (1, image.shape[0])):
+            visible &= (texels[:, axis] >= 0) & (texels[:, axis] <= side - 1)
         colours = _look_up(image, texels[:, :2], max(1, int(self._spacing * scale)))
-        shading = (sh_basis(normals) @ light).astype(np.float32)
+        shading = sh_basis(normals) @ np.asarray(light, np.float32)
         return Texture(*(self._as_map(values) for values in (colours, visible, normals, shading)), self._mirrored)
+
+    def _normals(self, points):
+        """(V, 3) unit normals in camera axes, as `bfm.render.vertex_normals`, whose sums are prepared here."""
+        columns = np.ascontiguousarray(points.T)
+        columns[1] *= -1
+        (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (columns.take(corner, axis=1) for corner in self._corners)
+        bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+        normals = self._about_vertex @ np.stack([by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx], -1)
+        return _unit(normals)
 
     def _as_map(self, values):
         """Texel values as a map that is 0 outside the chart."""
@@ -160,6 +187,11 @@ class TextureMapper:
         full = np.zeros((self._chart.size**2, *values.shape[1:]), values.dtype)
         full[self._in_chart] = values
         return full.reshape(shape)
+
+
+def _unit(vectors):
+    """(N, 3) vectors at length 1; zero stays zero."""
+    return vectors / np.maximum(np.sqrt(np.einsum("nc,nc->n", vectors, vectors)), 1e-12)[:, None]
 
 
 def _spacing(model, chart) -> float:

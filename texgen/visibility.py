@@ -1,10 +1,10 @@
 """Which texels of a face a photo shows: those that face the camera, before all else, away from outlines.
 
-The face's surface is sampled densely and evenly (the texels of a chart are such samples), and the samples are sorted
+The face's surface is sampled densely and evenly (the texels of a chart are such samples), and the samples are put
 into square cells of the view that are a little wider than their spacing, so that no cell on the face stays empty. The
 nearest sample of a cell, continued along its tangent plane, stands for the surface there. That costs a few passes
-over the samples, a tenth of rasterising a dense mesh, and is right but for one cell along outlines, which the margin
-leaves out anyway.
+over the samples, a tenth of rasterising a dense mesh, and is right but for one cell along outlines, which the margins
+leave out anyway.
 
 Dimension key: T texels, N samples of the surface. Points and normals as in `bfm.render`: x right, y down and depth
 in pixels, larger nearer; normals in camera axes, y up.
@@ -13,19 +13,24 @@ in pixels, larger nearer; normals in camera axes, y up.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
+
+from bfm.sampling import sample_image
 
 STEEPEST = 3.0
-"""Tangent of the steepest slope that a plane is continued with; a steeper step between cells is an outline."""
+"""Tangent of the steepest slope that the nearest sample's plane is continued with."""
 SLACK = 1.0
-"""Cells of depth by which a surface must be nearer to hide a texel that faces the camera."""
+"""Cells of depth by which the surface must be nearer to hide a texel."""
 
 
 def visible_texels(
     texels: np.ndarray, normals: np.ndarray, surface: np.ndarray, surface_normals: np.ndarray, cell: float,
-    facing: float = 0.0, margin: float = 0.0,
+    facing: float = 0.0, outer_margin: float = 0.0, inner_margin: float = 0.0, step: float = np.inf,
 ) -> np.ndarray:
     """Return which texels the camera sees.
+
+    Margins leave out what a mesh that is off by so much would mistake for the face: near its outline the
+    background, hair and neck; near an edge that hides something, what is before or behind it.
 
     Parameters
     ----------
@@ -42,9 +47,12 @@ def visible_texels(
         the surface, larger is coarser along outlines.
     facing : float
         Least cosine between normal and view.
-    margin : float
-        Pixels; texels as near to an outline of the face (its silhouette, its rim, an edge that hides something
-        behind it) are left out: where the mesh is off by so much, the photo shows something else there.
+    outer_margin : float
+        Least distance from the outline of the face, pixels.
+    inner_margin : float
+        Least distance from a hole of the view (the open mouth) and from steps in depth, pixels.
+    step : float
+        Least height of such a step, pixels of depth between neighbouring cells.
 
     Returns
     -------
@@ -58,40 +66,57 @@ def visible_texels(
     """
     if not len(surface) or not cell > 0:
         raise ValueError(f"visibility needs samples and a positive cell, got {len(surface)} and {cell}")
-    corner = surface[:, :2].min(axis=0) - 2 * cell  # two empty cells around the face
-    columns, rows = (np.floor((surface[:, :2].max(axis=0) - corner) / cell).astype(int) + 3).tolist()
-    place = _cells(surface, corner, cell, columns)
-    order = np.argsort(surface[:, 2])
-    nearest = np.full(rows * columns, -1)
-    nearest[place[order]] = order  # the last written is the nearest
-    at = np.clip(_cells(texels, corner, cell, columns), 0, rows * columns - 1)
-    front = nearest[at]
+    sample_x, sample_y, sample_depth = np.ascontiguousarray(surface.T)
+    left, top = sample_x.min() - 2 * cell, sample_y.min() - 2 * cell  # two empty cells around the face
+    columns, rows = int((sample_x.max() - left) / cell) + 3, int((sample_y.max() - top) / cell) + 3
 
-    offset = (texels[:, :2] - surface[front, :2]) * [-1, 1]  # y down
-    normal = surface_normals[front]
-    slope = normal[:, :2] / np.maximum(normal[:, 2:], 1e-3)
-    slope *= np.minimum(1, STEEPEST / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6))
-    before = surface[front, 2] + (offset * slope).sum(axis=1) - texels[:, 2]
-    seen = (normals[:, 2] > facing) & (before <= SLACK * cell)
-    if margin > 0:
-        depth = np.where(nearest < 0, -np.inf, surface[nearest, 2]).reshape(rows, columns)
-        clear = cell * distance_transform_edt(~_outlines(depth, STEEPEST * cell)).ravel()
-        seen &= clear[at] > margin
-    return seen
+    def cells(x, y):
+        return ((y - top) / cell).astype(np.int32) * columns + ((x - left) / cell).astype(np.int32)
+
+    nearest = _nearest(sample_depth, cells(sample_x, sample_y), rows * columns)
+    seen = np.flatnonzero(normals[:, 2] > facing)
+    x, y, depth = np.ascontiguousarray(texels[seen].T)
+    front = nearest[np.clip(cells(x, y), 0, rows * columns - 1)]
+    right, up, toward = np.ascontiguousarray(surface_normals[front].T)
+    slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.hypot(right, up), 1e-6))
+    plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
+    kept = np.flatnonzero(plane - depth <= SLACK * cell)
+
+    if outer_margin > 0 or inner_margin > 0:
+        relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
+        outside, inside = _outlines(relief, step)
+        room = _distance(outside) * cell - outer_margin
+        if inside.any():
+            room = np.minimum(room, _distance(inside) * cell - inner_margin)
+        places = np.stack([(x[kept] - left) / cell - 0.5, (y[kept] - top) / cell - 0.5], 1)
+        kept = kept[sample_image(room[..., None], places)[:, 0] > cell / 2]
+    visible = np.zeros(len(texels), bool)
+    visible[seen[kept]] = True
+    return visible
 
 
-def _cells(points, corner, cell, columns):
-    """(N,) flat cell of each point."""
-    column, row = ((points[:, axis] - corner[axis]) * (1 / cell) for axis in (0, 1))
-    return row.astype(np.int64) * columns + column.astype(np.int64)
+def _nearest(depth, place, count):
+    """(count,) the nearest sample in each cell, the last of several; -1 where there is none."""
+    level = ((depth - depth.min()) * (65535 / max(float(np.ptp(depth)), 1e-6))).astype(np.uint16)
+    order = np.argsort(level, kind="stable")  # 16 bits are sorted in linear time
+    nearest = np.full(count, -1)
+    nearest[place[order]] = order  # the last one written stays
+    return nearest
 
 
-def _outlines(depth, step):
-    """(rows, columns) bool: empty cells, and cells beside a step of the depth."""
-    outline = ~np.isfinite(depth)
-    depth = np.where(outline, 0, depth)
-    across, down = np.abs(np.diff(depth, axis=1)) > step, np.abs(np.diff(depth, axis=0)) > step
-    for sides, jump in (((outline[:, 1:], outline[:, :-1]), across), ((outline[1:], outline[:-1]), down)):
-        for side in sides:
-            side |= jump
-    return outline
+def _outlines(relief, step):
+    """Cells beyond the face; and cells of its holes and beside a step of the depth, NaN where there is none."""
+    empty = np.isnan(relief)
+    outside = ~binary_fill_holes(~empty)
+    inside = empty & ~outside
+    for axis in (0, 1):
+        jump = np.abs(np.diff(relief, axis=axis)) > step  # no step where either is NaN
+        padding = [(0, 0), (0, 0)]
+        for padding[axis] in ((1, 0), (0, 1)):
+            inside |= np.pad(jump, padding)
+    return outside, inside
+
+
+def _distance(outline):
+    """Distance of each cell from the nearest one of an outline, cells."""
+    return distance_transform_edt(~outline).astype(np.float32)
