@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.ndimage import binary_dilation
 
 from bfm.charts import Chart
 from bfm.morphable_model import REGIONS, MorphableModel
@@ -23,12 +23,12 @@ SATURATED = 250 / 255
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the brightness of an encoded colour (ITU-R BT.601)."""
 
-_SIDE = 128
-_SKIN = ("face", "nose")
+_SIDE = 64
+_FEATURES, _FEATURE_COLOUR = ("eyes", "mouth"), 0.12
 _DARK = 0.04
 _TRIMMED = 0.1
-_CHROMA, _BRIGHTER, _DARKER = 0.22, 0.6, 0.7
-_LEAST_PAIRS = 0.05
+_SPREADS = 4
+_BRIGHTNESS, _TINT, _TINT_IN_SHADOW = (0.25, 0.6), (0.1, 0.25), 0.4
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class Selection:
         Least share of skin texels that look like skin.
     """
 
-    min_visible: float | None = 0.4
-    max_yaw: float | None = 65.0
+    min_visible: float | None = 0.35
+    max_yaw: float | None = 70.0
     max_light_ratio: float | None = 1.8
-    max_saturation: float | None = 0.1
-    min_exposure: float | None = 0.08
+    max_saturation: float | None = 0.15
+    min_exposure: float | None = 0.1
     max_exposure: float | None = 0.85
-    max_albedo_residual: float | None = 0.15
+    max_albedo_residual: float | None = 0.2
     min_skin: float | None = 0.8
 
     def reason(self, scores: Scores) -> str | None:
@@ -123,7 +123,7 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class ScoreTexels:
-    """The texels that scores are taken over, the same for every photo; at most about 128 x 128 of a larger chart.
+    """The texels that scores are taken over, the same for every photo; at most about 64 x 64 of a larger chart.
 
     Attributes
     ----------
@@ -131,13 +131,10 @@ class ScoreTexels:
         (N,) flat indices into the (S, S) map: in the chart and not in the mouth gap.
     skin : np.ndarray
         (N,) bool: neither eyes, brows nor mouth.
-    pairs : np.ndarray
-        (P, 2) flat indices of skin texels on the subject's left and of their mirror twins.
     """
 
     surface: np.ndarray
     skin: np.ndarray
-    pairs: np.ndarray
 
     @classmethod
     def from_model(cls, model: MorphableModel, chart: Chart) -> ScoreTexels:
@@ -157,19 +154,22 @@ class ScoreTexels:
         """
         step = max(1, chart.size // _SIDE)
         ids = chart.texel_triangles
-        inside = (ids >= 0) & (ids < len(model.triangles))
+        inside = (ids >= 0) & (ids < len(model.triangles)) & (chart.texel_barycentric >= 0).all(axis=-1)
         lattice = np.zeros_like(inside)
         lattice[step // 2::step, step // 2::step] = True
         surface = np.flatnonzero(inside & lattice)
-        corners = chart.triangles[ids.ravel()[surface]]
-        weights = chart.texel_barycentric.reshape(-1, 3)[surface]
-        nearest = corners[np.arange(len(corners)), weights.argmax(1)]
-        skin = np.isin(model.regions[nearest], [REGIONS.index(name) for name in _SKIN])
-        places = np.einsum("nk,nkc->nc", weights, model.mean_shape[corners])
-        left = np.flatnonzero(skin & (places[:, 0] > 0))
-        right = np.flatnonzero(skin & (places[:, 0] < 0))
-        twin = right[cKDTree(places[right]).query(places[left] * [-1, 1, 1])[1]]
-        return cls(surface, skin, np.stack([surface[left], surface[twin]], 1))
+        return cls(surface, ~_features(model, chart).ravel()[surface])
+
+
+def _features(model: MorphableModel, chart: Chart) -> np.ndarray:
+    """(S, S) bool: eyes, brows, lips and their surroundings, found by the colour of the mean face where it has one."""
+    nearest = chart.triangles[chart.texel_triangles, chart.texel_barycentric.argmax(-1)]
+    features = np.isin(model.regions[nearest], [REGIONS.index(name) for name in _FEATURES]) & chart.mask
+    if model.has_albedo:
+        albedo = np.moveaxis(chart.unwrap(model.mean_albedo), 0, -1)
+        skin = np.median(albedo[chart.mask & ~features], axis=0)
+        features &= np.abs(np.log(np.maximum(albedo, _DARK) / skin)).max(axis=-1) > _FEATURE_COLOUR
+    return binary_dilation(features, iterations=max(1, chart.size // 64))
 
 
 def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, pose: np.ndarray) -> Scores:
@@ -198,45 +198,44 @@ def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, po
     yaw = abs(float(np.degrees(pose[1])))
     if not len(seen):
         return Scores(0.0, yaw, *[np.nan] * 5)
-    photo = colours[seen]
+    photo, albedo, shading = colours[seen], albedo[seen], shading[seen]
+    skin = np.flatnonzero(texels.skin[in_sight])
     return Scores(
         visible_fraction=float(in_sight.mean()),
         yaw=yaw,
-        light_ratio=_light_ratio(colours, albedo, visible, texels.pairs),
+        light_ratio=_light_ratio(photo[skin], albedo[skin], texture.normals.reshape(-1, 3)[seen[skin], 0]),
         saturation=float((photo.max(axis=1) >= SATURATED).mean()),
         exposure=float((photo @ LUMINANCE).mean()),
-        albedo_residual=_residual(photo, albedo[seen], shading[seen]),
-        skin_fraction=_skin_fraction(photo, albedo[seen], shading[seen], texels.skin[in_sight]),
+        albedo_residual=_residual(photo, albedo, np.maximum(shading, texture.least_shading)),
+        skin_fraction=float(_skin_like(photo[skin], albedo[skin], shading[skin]).mean()) if len(skin) else np.nan,
     )
 
 
-def _light_ratio(colours, albedo, visible, pairs) -> float:
-    """Brightness of the halves of the face against each other, over the mirror pairs that are both in sight."""
-    both = pairs[visible[pairs].all(axis=1)]
-    if len(both) < _LEAST_PAIRS * len(pairs):
-        return 1.0
-    photo, model = ((array[both] @ LUMINANCE).mean(axis=0) for array in (colours, albedo))
-    left, right = (photo + _DARK) / (model + _DARK)
+def _light_ratio(photo, albedo, facing) -> float:
+    """Brightness, relative to the albedo, of the texels that face the left of the picture and of the others."""
+    left = facing <= np.median(facing)
+    left, right = (
+        (photo[half] @ LUMINANCE).mean() / max((albedo[half] @ LUMINANCE).mean(), _DARK) for half in (left, ~left)
+    )
     return float(max(left / right, right / left))
 
 
 def _residual(photo, albedo, shading) -> float:
     """RMS of I_a - I_u, the worst texels aside."""
-    texture = np.clip(photo / np.maximum(shading, _DARK)[:, None], 0, 1)
+    texture = np.clip(photo / shading[:, None], 0, 1)
     squares = ((texture - albedo) ** 2).mean(axis=1)
     kept = max(1, round((1 - _TRIMMED) * len(squares)))
     return float(np.sqrt(np.partition(squares, kept - 1)[:kept].mean()))
 
 
-def _skin_fraction(photo, albedo, shading, skin) -> float:
-    """Share of the skin texels that differ from the fitted face as most of them do."""
-    if not skin.any():
-        return np.nan
-    fitted = albedo[skin] * np.maximum(shading[skin], 0)[:, None]
-    differs = np.log((photo[skin] + _DARK) / (fitted + _DARK))
+def _skin_like(photo, albedo, shading) -> np.ndarray:
+    """(N,) bool: the texels that differ from the fitted face as most of them do."""
+    fitted = albedo * np.maximum(shading, 0)[:, None]
+    differs = np.log((photo + _DARK) / (fitted + _DARK))
     brightness = differs.mean(axis=1)
     tint = differs - brightness[:, None]
     brightness -= np.median(brightness)
-    tint -= np.median(tint, axis=0)
-    plausible = (np.abs(tint).max(axis=1) < _CHROMA) & (brightness < _BRIGHTER) & (brightness > -_DARKER)
-    return float(plausible.mean())
+    tint = np.abs(tint - np.median(tint, axis=0)).max(axis=1)
+    far = np.clip(_SPREADS * np.median(np.abs(brightness)), *_BRIGHTNESS)
+    off = np.clip(_SPREADS * np.median(tint), *_TINT)
+    return (np.abs(brightness) < far) & (tint < off + _TINT_IN_SHADOW * np.maximum(-brightness, 0))
