@@ -116,6 +116,49 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
     click.echo(f"wrote {checkpoint}")
 
 
+@train.command()
+@run_options(learning_rate=1e-4)
+@face_model_option
+@click.option("--steps", type=click.IntRange(min=1), default=200_000, show_default=True,
+              help="Steps of the run; the learning rate falls to 0 over the second half.")
+@click.option("--perceptual", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="torchvision's VGG-19 weights file, for the contextual loss (eq. 17).")
+@click.option("--geometry", type=click.Path(exists=True, path_type=Path),
+              help="Geometry run whose encoder stands in for VGG-19.")
+@click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
+              help="Run of `train landmarks`, or a 3D-FAN file, for the landmark-guided regions (eq. 9).")
+@click.option("--regions", type=click.IntRange(min=1), default=16, show_default=True, help="Soft semantic regions n.")
+@click.option("--stylisation", type=click.Choice(["srsm", "adain", "transform"]), default="srsm", show_default=True,
+              help="By regions (eq. 13-14), or for comparison of the whole map: AdaIN, or a plain convolution.")
+@click.option("--skips/--no-skips", default=True, show_default=True, help="Skip connections of the generator.")
+@click.option("--landmark-branch/--no-landmark-branch", default=True, show_default=True,
+              help="Landmarks guide the regions.")
+@click.option("--reconstruction/--no-reconstruction", default=True, show_default=True, help="Loss of eq. 15.")
+@click.option("--adversarial/--no-adversarial", default=True, show_default=True, help="Loss of eq. 16.")
+@click.option("--contextual/--no-contextual", default=True, show_default=True, help="Loss of eq. 17.")
+def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, face_model: str,
+            perceptual: Path | None, geometry: Path | None, landmarks: Path | None,
+            reconstruction: bool, adversarial: bool, contextual: bool, **settings):
+    """Train the texture stream on the facial texture shards in SHARDS.
+
+    \b
+    Example: dualface train texture ftd -o run --geometry geometry_run --landmarks landmark_run --workers 8
+    """
+    from bfm.model_file import load_model
+    from model.config import TextureConfig
+    from model.train_texture import train_texture
+
+    losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
+    off = {name: 0.0 for name, on in losses.items() if not on}
+    with _training_errors():
+        config = TextureConfig(**off, **run_settings(**settings))
+        checkpoint = train_texture(
+            shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
+            perceptual=perceptual, geometry=geometry, landmarks=landmarks,
+        )
+    click.echo(f"wrote {checkpoint}")
+
+
 @contextmanager
 def _training_errors() -> Iterator[None]:
     """Say in one sentence what ended a run."""
@@ -127,6 +170,9 @@ def _training_errors() -> Iterator[None]:
 
 def _echo_record(record: dict):
     """Print one record of the log on a line."""
+    if "note" in record:
+        click.echo(record["note"])
+        return
     values = record.get("validation", record)
     click.echo(f"step {record['step']}{'  validation' * ('validation' in record)}  " + "  ".join(
         f"{key} {value:.4g}" for key, value in values.items() if key != "step"

@@ -197,6 +197,10 @@ class TextureConfig(RunConfig):
     omega_a: float = 0.2
     fill_weight: float = 0.2
 
+    def __post_init__(self):
+        if not any((self.omega_r, self.omega_c, self.omega_a)):
+            raise ValueError("one of omega_r, omega_c and omega_a must be above 0; there is no loss to train on")
+
     def learning_rate_at(self, step: int) -> float:
         """Return pix2pix's learning rate in a step, from 0: constant, then over the second half linearly to 0."""
         return self.learning_rate * min(1.0, 2 * (self.steps - step) / self.steps)

@@ -101,8 +101,9 @@ def texture_errors(generated: torch.Tensor, truth: TextureBatch) -> dict[str, to
     Returns
     -------
     dict[str, torch.Tensor]
-        (B,) each, means over visible texels: absolute error of the generated map (``albedo_mae``) and, to compare
-        with, of I_u (``linear_mae``), RGB in [0, 1]; and structural similarity (``albedo_ssim``, `ssim_map`).
+        (B,) each, means over visible texels: absolute error, RGB in [0, 1], of the generated map (``albedo_mae``)
+        and, to compare with, of I_u (``linear_mae``); and structural similarity of both (``albedo_ssim``,
+        ``linear_ssim``, see `ssim_map`).
     """
     count = truth.visible.sum((1, 2, 3)).clamp(min=1)
 
@@ -113,6 +114,7 @@ def texture_errors(generated: torch.Tensor, truth: TextureBatch) -> dict[str, to
         "albedo_mae": visible_mean((generated - truth.albedo).abs()),
         "linear_mae": visible_mean((truth.linear_albedo - truth.albedo).abs()),
         "albedo_ssim": visible_mean(ssim_map(generated, truth.albedo)),
+        "linear_ssim": visible_mean(ssim_map(truth.linear_albedo, truth.albedo)),
     }
 
 
