@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from functools import lru_cache
@@ -64,7 +67,19 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Processes for this and the next run, until they are idle for a while. No pool of loky's reusable ones: those
     are joblib.Parallel's, which fails on one that it did not make."""
-    return ProcessPoolExecutor(workers, timeout=_IDLE, env=dict.fromkeys(_THREADS, "1"))
+    return ProcessPoolExecutor(
+        workers, timeout=_IDLE, env=dict.fromkeys(_THREADS, "1"), initializer=_end_with, initargs=(os.getpid(),)
+    )
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent, also one that was killed: a rerun must not meet it at the same files."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def share(value: object, path: Path) -> str:

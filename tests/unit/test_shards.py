@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asmgen.shards import (
-    ShardSet, check_shard, find_shards, shard_matches, shard_path, verify_shards, write_shard,
+    ShardSet, ShardWriter, check_shard, find_shards, shard_matches, shard_path, verify_shards, write_shard,
 )
 
 ATTRIBUTES = {"kind": "test", "version": 1, "scale": 0.5, "centre": np.arange(3.0), "flag": True}
@@ -178,6 +178,41 @@ def test_rejections_may_come_while_writing(tmp_path):
 
     write_shard(shard_path(tmp_path, 0, 1), samples(), {}, rejected=rejected)
     assert ShardSet(tmp_path).rejected == rejected
+
+
+def test_previews_of_what_was_rejected(tmp_path):
+    """Pictures are kept in a column that is there only where a shard has any; reasons and pictures stay in order."""
+    with ShardWriter(shard_path(tmp_path, 0, 2), ATTRIBUTES, CONSTANTS) as writer:
+        writer.reject("a", "dark", b"JPEG a")
+        writer.add(sample(0))
+        writer.reject("b", "no face")
+        writer.reject("c", "dark", b"JPEG c")
+    assert writer.count == 1
+    write_shard(shard_path(tmp_path, 1, 2), [sample(1)], ATTRIBUTES, CONSTANTS, [("d", "no file")])
+    shards = ShardSet(tmp_path)
+    assert shards.rejected == [("a", "dark"), ("b", "no face"), ("c", "dark"), ("d", "no file")]
+    assert shards.rejected_previews == [b"JPEG a", b"", b"JPEG c", b""]
+    with h5py.File(shard_path(tmp_path, 1, 2)) as file:
+        assert file["rejected"].keys() == {"source", "reason"}
+    report = verify_shards(tmp_path)
+    assert (report.rejected, report.problems) == (4, [])
+    with h5py.File(shard_path(tmp_path, 0, 2), "r+") as file:
+        del file["rejected/preview/offsets"]
+        file["rejected/preview/offsets"] = np.array([0, 6, 6])
+    assert [problem.text for problem in verify_shards(tmp_path).problems] == [
+        "the rejected columns differ in length: [2, 3]"
+    ]
+
+
+def test_a_writer_left_by_an_error_leaves_no_shard(tmp_path):
+    path = shard_path(tmp_path, 0, 1)
+    with pytest.raises(KeyError, match="a bug"), ShardWriter(path, ATTRIBUTES) as writer:
+        writer.add(sample(0))
+        raise KeyError("a bug")
+    assert not path.exists() and writer.count == 1
+    with ShardWriter(path, ATTRIBUTES) as writer:  # the leftover is no bar
+        writer.add(sample(0))
+    assert_sample(ShardSet(path)[0], 0)
 
 
 @pytest.mark.parametrize("change, message", [
