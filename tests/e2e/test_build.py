@@ -263,9 +263,9 @@ def test_progress_counts_every_photo(tree, tmp_path):
 
 
 def test_the_documented_reading_works(dense, monkeypatch):
-    """The example of docs/shards.md, run as it stands, gives the stored landmarks."""
+    """The ASMD example of docs/shards.md, run as it stands, gives the stored landmarks."""
     page = (Path(__file__).parents[2] / "docs/shards.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(dense[0].parent)
     example = example.replace("shards/shard-00000-of-00001.h5", str(dense[0] / "shard-00000-of-00003.h5"))
     found = {}

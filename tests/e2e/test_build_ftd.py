@@ -195,6 +195,21 @@ def test_a_seeded_draw_and_refit(tree, tmp_path):
     assert {*a.column("source"), *dict(a.rejected)} != {*b.column("source"), *dict(b.rejected)}
 
 
+def test_the_documented_reading_works(tree, both, monkeypatch):
+    """The FTD example of docs/shards.md, run as it stands, gives the true colours of the vertices in sight."""
+    page = (Path(__file__).parents[2] / "docs/shards.md").read_text()
+    _, example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example = example.replace("textures/shard-00000-of-00001.h5", str(both[0] / "shard-00000-of-00003.h5"))
+    found, reader = {}, FtdReader(both[0])
+    exec(example, found)
+    sample = reader.shards[0]
+    np.testing.assert_array_equal(found["albedo"].astype(np.float32), reader.albedo(sample))
+    np.testing.assert_array_equal(found["linear"].astype(np.float32), reader.linear_albedo(sample))
+    in_sight = make_chart(FACE, "default", 64).sample(reader.mask(sample)[None].astype(np.float32))[:, 0] == 1
+    difference = found["colours"] - FACE.albedo(tree[1][sample["source"]]["albedo_coeffs"])
+    assert in_sight.sum() > 200 and np.abs(difference[in_sight]).mean() < 0.006
+
+
 def test_folders_are_checked_before_anything_is_written(tree, both, tmp_path):
     before = hashes(both[1])
     for asmd_dir, error, message in (

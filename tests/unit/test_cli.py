@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 
 from cli.errors import one_sentence
 from cli.main import COMMANDS, main
+from texgen.selection import Selection
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()):
@@ -46,6 +48,7 @@ def test_the_list_of_commands_imports_none_of_them():
 def test_data_generation_imports_neither_torch_nor_open3d():
     script = (
         "import asmgen.build, asmgen.inspect, asmgen.synth, asmgen.refit, bfm.charts, bfm.readers, bfm.describe, sys\n"
+        "import texgen.build\n"
         "assert not {'torch', 'open3d', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -58,6 +61,7 @@ def test_training_and_inference_do_not_import_open3d():
 
 @pytest.mark.parametrize("arguments, message", [
     (["build", "asmd", "{empty}", "{out}"], "holds no photo"),
+    (["build", "ftd", "{empty}", "{out}"], "holds no photo"),
     (["inspect", "{empty}"], "holds no shards"),
     (["train", "geometry", "{empty}", "-o", "{out}"], "holds no shards"),
     (["face-model", "info", "{empty}/none.h5"], "none.h5"),
@@ -72,6 +76,23 @@ def test_a_mistake_gets_one_sentence(arguments, message, tmp_path):
     assert result.output.startswith("Error: ") and message in result.output
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_every_threshold_is_an_option_with_its_default():
+    """The defaults are those of `Selection`; 'off' is none; what is no number is refused."""
+    command = main.get_command(None, "build").commands["ftd"]
+    context = click.Context(command)
+    options = {option.name: option for option in command.params}
+    for field in dataclasses.fields(Selection):
+        option = options[field.name]
+        assert option.process_value(context, option.get_default(context)) == field.default
+        assert option.process_value(context, "off") is None
+        assert option.process_value(context, "0.25") == 0.25
+        shown = "off" if field.default is None else field.default
+        assert f"[default: {shown}]" in " ".join(option.get_help_record(context)[1].split())
+        for wrong in ("nan", "inf", "-1", "on"):
+            with pytest.raises(click.BadParameter):
+                option.process_value(context, wrong)
 
 
 @pytest.mark.parametrize("error, exit_code, output", [
