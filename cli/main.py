@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": ("cli.shards", "inspect", "Draw samples of a dataset and print its statistics."),
     "verify": ("cli.shards", "verify", "Reread every sample of a dataset."),
     "train": ("cli.train", "train", "Train a network from shards."),
+    "figure": ("cli.figure", "figure", "Draw the paper's figures from trained networks."),
     "reconstruct": ("cli.reconstruct", "reconstruct", "Reconstruct 3D faces from photos."),
 }
 """Name -> module, function, one line for the list of commands."""

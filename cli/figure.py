@@ -1,0 +1,107 @@
+"""`dualface figure`: the paper's figures about the texture stream, from trained runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from cli.errors import one_sentence
+
+
+@click.group()
+def figure():
+    """Draw what trained texture streams do, after the paper's Fig. 13 to 16."""
+
+
+def figure_options(*others: Callable) -> Callable:
+    """Return the decorator that gives a command what every figure takes, and `others` after its checkpoints."""
+    options = (
+        click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
+                       type=click.Path(exists=True, path_type=Path)),
+        *others,
+        click.option("-o", "--output", metavar="PNG", required=True, type=click.Path(dir_okay=False, path_type=Path),
+                     help="Picture to write."),
+        click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
+                     help="Sample to draw; repeat for more.  [default: 4, evenly spread, held out if RUN held any]"),
+        click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on."),
+        click.option("--device", help="torch device.  [default: the GPU if there is one]"),
+    )
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+one_run = click.option("--checkpoint", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
+                       help="Run of `train texture` with regions, or its checkpoint.")
+several_runs = click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
+                            type=click.Path(exists=True, path_type=Path),
+                            help="Run of `train texture`, or its checkpoint; repeat for more columns.")
+regions_option = click.option("--region", "regions", type=click.IntRange(min=0), multiple=True,
+                              help="Region to draw, from 0; repeat for more.  [default: 1, 4, 7, 9, 11, 15]")
+labels_option = click.option("--label", "labels", multiple=True,
+                             help="Heading of a checkpoint's column; once each, in order.  [default: its options]")
+
+
+@figure.command()
+@figure_options(one_run, regions_option)
+def regions(output: Path, **chosen):
+    """Draw the semantic regions that photo and linear albedo share, and where they correspond (Fig. 14).
+
+    \b
+    Example: dualface figure regions ftd --checkpoint run -o regions.png
+    """
+    from model.figures import regions_figure
+
+    _draw(regions_figure, output, **chosen)
+
+
+@figure.command()
+@figure_options(one_run, regions_option)
+def statistics(output: Path, **chosen):
+    """Draw the statistics of the photo's features in some regions (Fig. 15).
+
+    \b
+    Example: dualface figure statistics ftd --checkpoint run --region 1 --region 4 --region 7 -o statistics.png
+    """
+    from model.figures import statistics_figure
+
+    _draw(statistics_figure, output, **chosen)
+
+
+@figure.command()
+@figure_options(several_runs, labels_option)
+def stylisation(output: Path, **chosen):
+    """Draw the albedo maps of several streams side by side, each with its error (Fig. 16).
+
+    \b
+    Example: dualface figure stylisation ftd --checkpoint adain --checkpoint n8 --checkpoint n16 -o stylisation.png
+    """
+    from model.figures import comparison_figure
+
+    _draw(comparison_figure, output, **chosen)
+
+
+@figure.command()
+@figure_options(several_runs, labels_option)
+def skips(output: Path, **chosen):
+    """Draw streams with and without skip connections, close-ups of nose and mouth below (Fig. 13).
+
+    \b
+    Example: dualface figure skips ftd --checkpoint no_skips --checkpoint run -o skips.png
+    """
+    from model.figures import comparison_figure
+
+    _draw(comparison_figure, output, **chosen, close_ups=True)
+
+
+def _draw(function: Callable, output: Path, samples: tuple[int, ...], face_model: str, **chosen):
+    """Save what a function of `model.figures` draws."""
+    from bfm.model_file import load_model
+
+    with one_sentence():
+        function(**chosen, samples=samples or None, face_model=load_model(face_model)).save(output)
+    click.echo(f"wrote {output}")

@@ -1,0 +1,413 @@
+"""The figures of Sec. IV-E about the texture stream, drawn from trained runs: Fig. 13, 14, 15 and 16.
+
+Dimension key: B samples, n regions, C channels, S side of the crop and of the maps in pixels, h/w of the mid-level
+features.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+
+from bfm.model_file import load_model
+from bfm.morphable_model import MorphableModel
+from model.config import TextureConfig
+from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, split_identities
+from model.metrics import texture_errors
+from model.regions import region_statistics
+from model.texture import Stylised
+from model.train_geometry import torch_device
+from model.train_texture import TrainedTexture, load_texture_stream
+
+TILE = 224
+GAP = 6
+LINE = 17
+SAMPLE_COUNT = 4
+PANEL = 100
+"""Height of the plots of Fig. 15, pixels."""
+
+REGIONS = (1, 4, 7, 9, 11, 15)
+"""Drawn unless others are asked for: those of Fig. 14, from 0."""
+
+NOSE_AND_MOUTH = (*range(27, 36), *range(48, 68))
+"""The landmarks that the close-ups of Fig. 13 are about."""
+
+_MUST_MATCH = ("face_model_sha256", "chart", "size", "lit")
+_COLOURS = tuple(tuple(int(255 * part) for part in colour) for colour in colormaps["tab10"].colors)
+
+
+class Cell(NamedTuple):
+    """A picture of a figure and the lines of text below it."""
+
+    picture: Image.Image
+    lines: tuple[str, ...] = ()
+
+
+class Scene(NamedTuple):
+    """What a figure is drawn from.
+
+    Attributes
+    ----------
+    names : list[str]
+        Of the samples.
+    batch : TextureBatch
+        Of them, on the CPU.
+    runs : list[TrainedTexture]
+        One a checkpoint.
+    stylised : list[Stylised]
+        What each made of the batch, on the CPU.
+    details : tuple[np.ndarray, np.ndarray]
+        (B, 29, 2) and (29, 2) nose and mouth in the crops and in the chart, pixels.
+    """
+
+    names: list[str]
+    batch: TextureBatch
+    runs: list[TrainedTexture]
+    stylised: list[Stylised]
+    details: tuple[np.ndarray, np.ndarray]
+
+
+def stylise_samples(
+    shards: str | Path | Sequence, checkpoints: Sequence[Path], samples: Sequence[int] | None = None,
+    face_model: MorphableModel | None = None, device: str | None = None,
+) -> Scene:
+    """Generate the albedo maps of some samples with each of some trained texture streams.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        FTD: folder of shards, one shard, or several.
+    checkpoints : Sequence[Path]
+        Runs of `train_texture`, or their checkpoints.
+    samples : Sequence[int] | None
+        Which; None is four, evenly spread over those held out when the first checkpoint was trained on these shards,
+        or over all if it was not.
+    face_model : MorphableModel | None
+        The model of the shards; None is the open model.
+    device : str | None
+        As `torch_device` takes it.
+
+    Returns
+    -------
+    Scene
+        What the figures draw.
+
+    Raises
+    ------
+    ValueError
+        If a checkpoint was trained on another face model, chart or size, or there is no such sample.
+    """
+    device = torch_device(device)
+    dataset = FaceDataset(shards, replace(TEXTURE, fields=(*TEXTURE.fields, "landmarks")))
+    runs = [load_texture_stream(path, str(device)) for path in checkpoints]
+    for path, run in zip(checkpoints, runs):
+        for key in _MUST_MATCH:
+            if run.metadata[key] != dataset.attributes[key]:
+                raise ValueError(
+                    f"{path} was trained on shards whose {key} is {run.metadata[key]}, here it is "
+                    f"{dataset.attributes[key]}; draw it from shards built alike"
+                )
+    face, chart = face_in_chart(dataset.attributes, face_model or load_model("open"), dataset.chart_uv)
+    samples = _default_samples(dataset, runs[0]) if samples is None else samples
+    for index in samples:
+        if not 0 <= index < len(dataset):
+            raise ValueError(f"samples must be among the {len(dataset)} there are, got {index}")
+    raw = torch.utils.data.default_collate([dataset[index] for index in samples])
+    batch = TexturePreparer(face, chart, dataset.attributes, device)(raw)
+    made = [run.stylise(batch.linear_albedo, batch.image) for run in runs]
+    made = [Stylised(*(None if part is None else part.cpu() for part in one)) for one in made]
+    sources = dataset.sources
+    return Scene(
+        [f"{index}: {sources[index]}" for index in samples], TextureBatch(*(part.cpu() for part in batch)), runs, made,
+        (raw["landmarks"][:, NOSE_AND_MOUTH].numpy(), chart.vertex_pixels[face.landmarks[list(NOSE_AND_MOUTH)]]),
+    )
+
+
+def comparison_figure(
+    shards: str | Path | Sequence, checkpoints: Sequence[Path], samples: Sequence[int] | None = None,
+    face_model: MorphableModel | None = None, device: str | None = None, *, labels: Sequence[str] = (),
+    close_ups: bool = False,
+) -> Image.Image:
+    """Draw what several streams make of the same faces, after Fig. 16, or with close-ups after Fig. 13.
+
+    Below each map is its mean absolute error on the texels that the photo shows, RGB in [0, 1], as in the log of
+    `train_texture`; Fig. 16 gives squared errors.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        See `stylise_samples`, as the next four.
+    checkpoints : Sequence[Path]
+        One a column.
+    samples : Sequence[int] | None
+        One a row.
+    face_model : MorphableModel | None
+        Of the shards.
+    device : str | None
+        Where to generate.
+    labels : Sequence[str]
+        Of the checkpoints; empty describes them by their options.
+    close_ups : bool
+        Whether nose and mouth follow, enlarged, in a row of their own.
+
+    Returns
+    -------
+    Image.Image
+        Columns: photo, linear albedo (3DMM), each checkpoint, albedo in the photo.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label a checkpoint.
+    """
+    if labels and len(labels) != len(checkpoints):
+        raise ValueError(f"labels must be one for each of the {len(checkpoints)} checkpoints, got {len(labels)}")
+    scene = stylise_samples(shards, checkpoints, samples, face_model, device)
+    batch = scene.batch
+    errors = [texture_errors(made.albedo_map, batch) for made in scene.stylised]
+    seen = batch.visible.sum((1, 2, 3)) / batch.inside.sum((1, 2, 3))
+    rows = []
+    for row, name in enumerate(scene.names):
+        maps = [batch.linear_albedo[row], *(made.albedo_map[row] for made in scene.stylised), batch.albedo[row]]
+        numbers = [errors[0]["linear_mae"][row], *(error["albedo_mae"][row] for error in errors)]
+        lines = [*(f"error {number:.4f}" for number in numbers), f"{100 * seen[row]:.0f} % seen in the photo"]
+        rows.append([
+            Cell(_picture(batch.image[row]), (name,)),
+            *(Cell(_picture(albedo), (line,)) for albedo, line in zip(maps, lines)),
+        ])
+        if close_ups:
+            in_photo, in_chart = scene.details
+            rows.append([
+                Cell(_close_up(values, in_chart if place else in_photo[row]))
+                for place, values in enumerate((batch.image[row], *maps))
+            ])
+    headings = labels or _distinct([describe(run.config) for run in scene.runs], checkpoints)
+    return _sheet(["photo", "3DMM", *headings, "albedo in the photo"], rows)
+
+
+def regions_figure(
+    shards: str | Path | Sequence, checkpoint: Path, samples: Sequence[int] | None = None,
+    regions: Sequence[int] | None = None, face_model: MorphableModel | None = None, device: str | None = None,
+) -> Image.Image:
+    """Draw the shared semantic regions in photo and linear albedo, after Fig. 14.
+
+    The activation of region i is the root mean square over channels of ``X (.) X_si``, Eq. (13), with X_o for the
+    photo and X_u for the linear albedo. Circles of one colour (sparse correspondence) are where it is strongest.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        See `stylise_samples`, as `samples`, `face_model` and `device`.
+    checkpoint : Path
+        Run with SRSM.
+    samples : Sequence[int] | None
+        Two rows each.
+    regions : Sequence[int] | None
+        One a column; None is `REGIONS`.
+    face_model : MorphableModel | None
+        Of the shards.
+    device : str | None
+        Where to generate.
+
+    Returns
+    -------
+    Image.Image
+        Columns: correspondences, regions. ValueError is raised from within if the run has no regions, or not these.
+    """
+    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device)
+    rows = []
+    for row, name in enumerate(scene.names):
+        made = scene.stylised[0]
+        for features, picture, lines in (
+            (made.style, scene.batch.image, (name,)), (made.content, scene.batch.linear_albedo, ("linear albedo",)),
+        ):
+            picture = _picture(picture[row])
+            activations = _activations(features[row], made.regions[row])[list(regions)]
+            rows.append([
+                Cell(_circled(picture, activations), lines), *(Cell(_heated(picture, part)) for part in activations)
+            ])
+    return _sheet(["correspondence", *(f"region {region}" for region in regions)], rows)
+
+
+def statistics_figure(
+    shards: str | Path | Sequence, checkpoint: Path, samples: Sequence[int] | None = None,
+    regions: Sequence[int] | None = None, face_model: MorphableModel | None = None, device: str | None = None,
+) -> Image.Image:
+    """Draw the statistics of the photo's features X_o in the whole image and in regions, after Fig. 15.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        See `stylise_samples`, as `samples`, `face_model` and `device`.
+    checkpoint : Path
+        Run with SRSM.
+    samples : Sequence[int] | None
+        One a row.
+    regions : Sequence[int] | None
+        One a column; None is `REGIONS`.
+    face_model : MorphableModel | None
+        Of the shards.
+    device : str | None
+        Where to generate.
+
+    Returns
+    -------
+    Image.Image
+        Columns: whole image, regions. Below each the mean over channels of mu and sigma (`region_statistics`), and
+        a plot with a dot for each channel: mu to the right, sigma up, those of the whole image in grey behind.
+        ValueError is raised from within if the run has no regions, or not these.
+    """
+    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device)
+    made, rows = scene.stylised[0], []
+    everywhere = torch.ones_like(made.regions[:, :1])
+    statistics = torch.stack(  # (B, n + 1, C, 2)
+        region_statistics(made.style, torch.cat([everywhere, made.regions[:, list(regions)]], 1)), -1
+    ).numpy()
+    for row, name in enumerate(scene.names):
+        picture = _picture(scene.batch.image[row])
+        activations = _activations(made.style[row], made.regions[row])[list(regions)]
+        pictures = [picture, *(_heated(picture, part) for part in activations)]
+        whole = statistics[row, 0]
+        rows.append([
+            Cell(_above(tile, _dots(dots, whole, statistics[row])), (
+                *((name,) if place == 0 else ()), "mean {:.3f}, deviation {:.3f}".format(*dots.mean(0)),
+            )) for place, (tile, dots) in enumerate(zip(pictures, statistics[row]))
+        ])
+    return _sheet(["whole image", *(f"region {region}" for region in regions)], rows)
+
+
+def describe(config: TextureConfig) -> str:
+    """Return a few words on how a stream was trained: how it stylises, and what was left out."""
+    kind = {"adain": "AdaIN", "transform": "no regions"}.get(config.stylisation, f"n={config.regions}")
+    parts = {
+        "skips": config.skips, "landmarks": config.landmark_branch or config.stylisation != "srsm",
+        "reconstruction loss": config.omega_r, "contextual loss": config.omega_c, "adversarial loss": config.omega_a,
+    }
+    return ", ".join([kind, *(f"no {part}" for part, there in parts.items() if not there)])
+
+
+def _distinct(labels: list[str], checkpoints: Sequence[Path]) -> list[str]:
+    """Labels, with the name of the run where several are alike."""
+    runs = [Path(path).resolve() for path in checkpoints]
+    runs = [path.name if path.is_dir() else path.parent.name for path in runs]
+    return [f"{label} ({run})" if labels.count(label) > 1 else label for label, run in zip(labels, runs)]
+
+
+def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]:
+    held_out = np.arange(len(dataset))
+    if run.config.validation_fraction and run.metadata["samples_sha256"] == dataset.samples_sha256:
+        held_out = split_identities(dataset.sources, run.config.validation_fraction, run.config.seed)[1]
+    return held_out[np.unique(np.linspace(0, len(held_out) - 1, SAMPLE_COUNT).round().astype(int))]
+
+
+def _scene_with_regions(shards, checkpoint, samples, regions, face_model, device) -> tuple[Scene, Sequence[int]]:
+    """The samples stylised by one run, and the regions to draw."""
+    scene = stylise_samples(shards, [checkpoint], samples, face_model, device)
+    if scene.stylised[0].regions is None:
+        raise ValueError(
+            f"{checkpoint} must have been trained with regions (--stylisation srsm), got "
+            f"'{scene.runs[0].config.stylisation}'"
+        )
+    count = scene.stylised[0].regions.shape[1]
+    regions = regions or [region for region in REGIONS if region < count] or [0]
+    for region in regions:
+        if not 0 <= region < count:
+            raise ValueError(f"regions must be among the {count} there are, from 0, got {region}")
+    return scene, regions
+
+
+def _activations(features: torch.Tensor, regions: torch.Tensor) -> np.ndarray:
+    """(n, h, w) strength of (C, h, w) features in (n, h, w) regions: the RMS over channels of Eq. (13)."""
+    return (features.float().square().mean(0).sqrt() * regions).numpy()
+
+
+def _picture(values: torch.Tensor) -> Image.Image:
+    """A (3, S, S) image or map in [0, 1] as a tile."""
+    return _pixels(values).resize((TILE, TILE), Image.Resampling.BICUBIC)
+
+
+def _pixels(values: torch.Tensor) -> Image.Image:
+    return Image.fromarray((values.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
+def _close_up(values: torch.Tensor, points: np.ndarray) -> Image.Image:
+    """The square about some points, pixels, of a (3, S, S) image as a tile; black beyond its border."""
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2 + 0.5, 0.6 * (high - low).max()
+    box = (*(middle - half), *(middle + half))
+    return _pixels(values).transform((TILE, TILE), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
+
+
+def _heated(picture: Image.Image, activation: np.ndarray) -> Image.Image:
+    """A tile under the colours of an (h, w) activation, from 0 to its largest."""
+    strength = Image.fromarray((activation / max(activation.max(), 1e-12)).astype(np.float32))
+    strength = np.asarray(strength.resize(picture.size, Image.Resampling.BILINEAR))
+    return Image.blend(picture, Image.fromarray(colormaps["turbo"](strength, bytes=True)[..., :3].copy()), 0.5)
+
+
+def _circled(picture: Image.Image, activations: np.ndarray) -> Image.Image:
+    """A tile with a circle where each of the (n, h, w) activations is largest."""
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    _, height, width = activations.shape
+    for place, activation in enumerate(activations):
+        row, column = np.unravel_index(activation.argmax(), activation.shape)
+        centre = ((column + 0.5) * picture.width / width, (row + 0.5) * picture.height / height)
+        draw.ellipse(_disc(*centre, 10), outline="black", width=5)
+        draw.ellipse(_disc(*centre, 9), outline=_COLOURS[place % len(_COLOURS)], width=3)
+    return picture
+
+
+def _dots(values: np.ndarray, behind: np.ndarray, everything: np.ndarray) -> Image.Image:
+    """A plot of (C, 2) points over grey ones, (C, 2), its axes wide enough for everything, (..., 2)."""
+    panel = Image.new("RGB", (TILE, PANEL), "white")
+    draw = ImageDraw.Draw(panel)
+    low, high = everything.min((0, 1)), everything.max((0, 1))
+    for points, colour in ((behind, (190, 190, 190)), (values, _COLOURS[0])):
+        for right, up in (points - low) / np.maximum(high - low, 1e-12):
+            draw.ellipse(_disc(4 + right * (TILE - 9), PANEL - 5 - up * (PANEL - 9), 1.5), fill=colour)
+    return panel
+
+
+def _disc(x: float, y: float, radius: float) -> tuple[float, ...]:
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    both = Image.new("RGB", (upper.width, upper.height + GAP + lower.height), "white")
+    both.paste(upper, (0, 0))
+    both.paste(lower, (0, upper.height + GAP))
+    return both
+
+
+def _sheet(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    """Cells in a grid with a heading over each column."""
+    wrapped = [textwrap.wrap(heading, TILE // 8) for heading in headings]
+    heights = [
+        max(cell.picture.height + LINE * len(cell.lines) for cell in row) + GAP for row in rows
+    ]
+    top = GAP + LINE * max(map(len, wrapped))
+    sheet = Image.new("RGB", (GAP + len(headings) * (TILE + GAP), top + sum(heights)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+
+    def write(lines: Sequence[str], column: int, below: int):
+        for place, line in enumerate(lines):
+            middle = GAP + column * (TILE + GAP) + TILE // 2
+            draw.text((middle, below + LINE * place + LINE // 2), line[-34:], "black", font, anchor="mm")
+
+    for column, lines in enumerate(wrapped):
+        write(lines, column, GAP // 2)
+    for row, height in zip(rows, heights):
+        for column, cell in enumerate(row):
+            sheet.paste(cell.picture, (GAP + column * (TILE + GAP), top))
+            write(cell.lines, column, top + cell.picture.height)
+        top += height
+    return sheet
