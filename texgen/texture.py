@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 from scipy import sparse
+from scipy.ndimage import label
 
 from bfm.charts import Chart
 from bfm.light import sh_basis
@@ -23,9 +24,12 @@ from texgen.visibility import visible_texels
 
 FACING = 0.3
 """Least cosine between normal and view of a texel that is taken from the photo."""
-OUTER_MARGIN, INNER_MARGIN, STEP = 5.0, 2.5, 8.0
-"""mm: least distance from the outline of the face in the photo, and from holes and steps in depth of at least `STEP`
-within it. Fitted meshes are about so far off the photographed face."""
+OUTER_MARGIN, FOREHEAD_MARGIN, INNER_MARGIN, STEP = 5.0, 10.0, 2.5, 8.0
+"""mm: least distance from the outline of the face in the photo, below and above the brows, and from holes and steps in
+depth of at least `STEP` within it. Fitted meshes are about so far off the photographed face, and more so above the
+brows, where no landmark holds them."""
+ISLAND = 0.03
+"""Of the chart: smaller pieces of the visible texture, slivers of the far side of a face, are left out."""
 CELL = 1.7
 """Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
 DARKEST = 0.5
@@ -86,6 +90,11 @@ class TextureMapper:
         The face alone (`MorphableModel.face_only`), numpy arrays.
     chart : Chart
         Its chart.
+
+    Attributes
+    ----------
+    spacing : float
+        Millimetres between texels on the mean face: the root of its area a texel.
     """
 
     def __init__(self, model: MorphableModel, chart: Chart):
@@ -96,7 +105,10 @@ class TextureMapper:
         # the texels on the surface first, then those that close the mouth or ring the chart
         self._in_chart = np.concatenate([np.flatnonzero(surface), np.flatnonzero(chart.mask & ~surface)])
         self._to_texels = chart.to_texels[self._in_chart]
-        self._spacing = _spacing(model, chart)
+        self.spacing = _spacing(model, chart)
+        height = self._to_texels[:self._surface_count] @ model.mean_shape[:, 1]
+        brows = model.mean_shape[model.landmarks[17:27], 1].max()
+        self._margin = np.where(height > brows, FOREHEAD_MARGIN, OUTER_MARGIN).astype(np.float32)
         self._corners = np.ascontiguousarray(model.triangles.T)
         count = len(model.triangles)
         self._about_vertex = sparse.csr_array(
@@ -163,14 +175,17 @@ class TextureMapper:
         surface, facing = texels[:self._surface_count], normals[:self._surface_count]
         visible = np.zeros(len(texels), bool)
         visible[:len(surface)] = visible_texels(
-            surface, facing, surface, facing, CELL * self._spacing * scale, FACING,
-            OUTER_MARGIN * scale, INNER_MARGIN * scale, STEP * scale,
+            surface, facing, surface, facing, CELL * self.spacing * scale, FACING,
+            self._margin * scale, INNER_MARGIN * scale, STEP * scale,
         )
         for axis, side in ((0, image.shape[1]), (1, image.shape[0])):
             visible &= (texels[:, axis] >= 0) & (texels[:, axis] <= side - 1)
-        colours = _look_up(image, texels[:, :2], max(1, int(self._spacing * scale)))
+        colours = _look_up(image, texels[:, :2], max(1, int(self.spacing * scale)))
         shading = sh_basis(normals) @ np.asarray(light, np.float32)
-        return Texture(*(self._as_map(values) for values in (colours, visible, normals, shading)), self._mirrored)
+        colours, visible, normals, shading = (
+            self._as_map(values) for values in (colours, visible, normals, shading)
+        )
+        return Texture(colours, self._without_islands(visible), normals, shading, self._mirrored)
 
     def _normals(self, points):
         """(V, 3) unit normals in camera axes, as `bfm.render.vertex_normals`, whose sums are prepared here."""
@@ -180,6 +195,12 @@ class TextureMapper:
         bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
         normals = self._about_vertex @ np.stack([by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx], -1)
         return _unit(normals)
+
+    def _without_islands(self, visible):
+        """The (S, S) visible texels that hang together in pieces of some size."""
+        pieces, _ = label(visible)
+        large = np.bincount(pieces.ravel()) >= ISLAND * len(self._in_chart)
+        return visible & large[pieces]
 
     def _as_map(self, values):
         """Texel values as a map that is 0 outside the chart."""
@@ -202,8 +223,12 @@ def _spacing(model, chart) -> float:
 
 
 def _look_up(image, places, reduction):
-    """(T, 3) float32 colours in [0, 1] of a photo at (T, 2) places, bilinear, reduced by boxes first."""
+    """(T, 3) float32 colours in [0, 1] of a photo at (T, 2) places, bilinear; reduced by boxes first if above 1."""
     if reduction > 1:
-        image = np.asarray(Image.fromarray(image).reduce(reduction))
-        places = (places + 0.5) / reduction - 0.5
+        sides = image.shape[1::-1]
+        low = np.clip(np.floor(places.min(axis=0)) - reduction, 0, sides).astype(int)
+        high = np.clip(np.ceil(places.max(axis=0)) + reduction, low + 1, sides).astype(int)
+        low = np.minimum(low, high - 1)
+        image = np.asarray(Image.fromarray(image[low[1]:high[1], low[0]:high[0]]).reduce(reduction))
+        places = (places - low + 0.5) / reduction - 0.5
     return sample_image(image, places) / 255

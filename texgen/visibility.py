@@ -25,7 +25,7 @@ SLACK = 1.0
 
 def visible_texels(
     texels: np.ndarray, normals: np.ndarray, surface: np.ndarray, surface_normals: np.ndarray, cell: float,
-    facing: float = 0.0, outer_margin: float = 0.0, inner_margin: float = 0.0, step: float = np.inf,
+    facing: float = 0.0, outer_margin: float | np.ndarray = 0.0, inner_margin: float = 0.0, step: float = np.inf,
 ) -> np.ndarray:
     """Return which texels the camera sees.
 
@@ -47,8 +47,8 @@ def visible_texels(
         the surface, larger is coarser along outlines.
     facing : float
         Least cosine between normal and view.
-    outer_margin : float
-        Least distance from the outline of the face, pixels.
+    outer_margin : float | np.ndarray
+        Least distance from the outline of the face, pixels; one, or (T,).
     inner_margin : float
         Least distance from a hole of the view (the open mouth) and from steps in depth, pixels.
     step : float
@@ -82,14 +82,13 @@ def visible_texels(
     plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
     kept = np.flatnonzero(plane - depth <= SLACK * cell)
 
-    if outer_margin > 0 or inner_margin > 0:
+    margins = np.broadcast_to(outer_margin, len(texels))[seen[kept]], inner_margin
+    if margins[0].any() or inner_margin:
         relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
-        outside, inside = _outlines(relief, step)
-        room = _distance(outside) * cell - outer_margin
-        if inside.any():
-            room = np.minimum(room, _distance(inside) * cell - inner_margin)
+        away = np.stack([_distance(outline) for outline in _outlines(relief, step)], -1)
         places = np.stack([(x[kept] - left) / cell - 0.5, (y[kept] - top) / cell - 0.5], 1)
-        kept = kept[sample_image(room[..., None], places)[:, 0] > cell / 2]
+        outer, inner = (cell * (sample_image(away, places) - 0.5)).T  # from centre to centre: half a cell is covered
+        kept = kept[(outer > margins[0]) & (inner > margins[1])]
     visible = np.zeros(len(texels), bool)
     visible[seen[kept]] = True
     return visible
@@ -119,4 +118,6 @@ def _outlines(relief, step):
 
 def _distance(outline):
     """Distance of each cell from the nearest one of an outline, cells."""
+    if not outline.any():
+        return np.full(outline.shape, np.float32(outline.size))
     return distance_transform_edt(~outline).astype(np.float32)
