@@ -84,7 +84,7 @@ def adversarial_loss(generated: torch.Tensor) -> torch.Tensor:
 def contextual_loss(
     generated: Sequence[torch.Tensor], true: Sequence[torch.Tensor], points: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Return the contextual loss of Eq. (17) [1]_, averaged over samples and layers.
+    """Return the contextual loss of Eq. (17) [1]_, summed over the layers and averaged over the samples.
 
     Every point of a layer is compared with every other, so the maps need not be aligned, only be made of the same
     things. With d_ij the cosine distance of point i of the generated map and point j of the true one, both less the
@@ -122,7 +122,7 @@ def contextual_loss(
             for pair in zip(ours.split(samples), theirs.split(samples))
         ])
         layers.append(-best.mean(1).log().mean())
-    return torch.stack(layers).mean()
+    return torch.stack(layers).sum()
 
 
 def _best_similarity(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
