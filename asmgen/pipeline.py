@@ -34,7 +34,10 @@ from bfm.morphable_model import MorphableModel
 from bfm.sampling import bilinear_taps
 
 BATCH = 32
-"""Faces whose maps are made by one matrix product."""
+"""Photos whose maps are made by one matrix product."""
+
+BATCH_PIXELS = 50_000_000
+"""Photos of more pixels than this together are no longer held, but make a smaller batch."""
 
 SETTINGS_FILE = "build.json"
 """Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
@@ -348,18 +351,19 @@ def _fill_shards(job: str, ticks_path: Path, entries: list[SampleEntry], paths: 
             (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
             for plan, path in zip(given.plans, paths) if path
         ]
-        for start in range(0, len(entries), BATCH):
-            faces = []
-            for entry in entries[start:start + BATCH]:
-                try:
-                    faces.append(placer.place(entry))
-                except SampleError as error:
-                    for _, writer in outputs:
-                        writer.reject(entry.source, str(error))
-                ticks.write(b".")
-            if faces:
+        faces, pixels = [], 0
+        for number, entry in enumerate(entries, 1):
+            try:
+                faces.append(placer.place(entry))
+                pixels += faces[-1].photo.width * faces[-1].photo.height
+            except SampleError as error:
+                for _, writer in outputs:
+                    writer.reject(entry.source, str(error))
+            ticks.write(b".")
+            if faces and (number % BATCH == 0 or number == len(entries) or pixels > BATCH_PIXELS):
                 for maker, writer in outputs:
                     maker.fill(writer, faces)
+                faces, pixels = [], 0
 
 
 def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:

@@ -77,7 +77,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         time.sleep(0.02)
     parent.kill()
     parent.wait()
-    time.sleep(1.5)
+    time.sleep(1)
     sizes = [path.stat().st_size for path in signs]
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert [path.stat().st_size for path in signs] == sizes

@@ -1,0 +1,38 @@
+"""How a slice of photos becomes batches of faces."""
+
+import numpy as np
+import pytest
+from toy_tree import FACE, MODEL, PHOTO, write_tree
+
+from asmgen import pipeline
+from asmgen.pipeline import PhotoPass, ShardPlan
+from asmgen.shards import ShardSet, shard_path
+from asmgen.workers import share
+
+
+class BatchMaker:
+    """Samples that tell the size of their batch."""
+
+    def fill(self, writer, faces):
+        for face in faces:
+            writer.add({"source": face.fields["source"], "batch": len(faces)})
+
+
+@pytest.mark.parametrize("batch, pixels, wanted", [
+    (32, 50_000_000, [5, 5, 5, 5, 5]), (3, 50_000_000, [3, 3, 3, 2, 2]),
+    (32, 2 * PHOTO**2, [3, 3, 3, 2, 2]), (4, PHOTO**2, [2, 2, 1, 2, 2]), (32, 0, [1, 1, 1, 1, 1]),
+])
+def test_batches_hold_so_many_photos_and_pixels(tmp_path, monkeypatch, batch, pixels, wanted):
+    """The photo that cannot be read, the fourth, counts for the number but holds no pixels."""
+    monkeypatch.setattr(pipeline, "BATCH", batch)
+    monkeypatch.setattr(pipeline, "BATCH_PIXELS", pixels)
+    write_tree(tmp_path / "photos", {"AFW": 5, "LFPW": 1})
+    photos = PhotoPass(tmp_path / "photos", MODEL, size=32, encoding="params", chart="default", shard_size=9, seed=0,
+                       count=None, refit=False)
+    plan, path = ShardPlan(tmp_path, {}, {}, BatchMaker()), shard_path(tmp_path, 0, 1)
+    job = share(pipeline._Job(FACE, photos.settings, photos.constants, [plan]), tmp_path / "job")
+    pipeline._fill_shards(job, tmp_path / "ticks", photos.entries, [path])
+    shards = ShardSet(path)
+    assert shards.column("source") == [entry.source for index, entry in enumerate(photos.entries) if index != 3]
+    np.testing.assert_array_equal(shards.column("batch"), wanted)
+    assert (tmp_path / "ticks").stat().st_size == 6 and len(shards.rejected) == 1
