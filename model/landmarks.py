@@ -245,6 +245,9 @@ def _vertex(sums: torch.Tensor) -> torch.Tensor:
 def load_landmark_network(path: Path) -> LandmarkNetwork:
     """Read a landmark network, to be used and not trained; nothing in the file is run.
 
+    FAN was trained on crops in which the box about the landmarks takes about half of the side, ours 0.63: it sees our
+    faces near the largest it knows.
+
     Parameters
     ----------
     path : Path
