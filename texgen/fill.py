@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+DIFFUSION_STEPS = 2
+"""At each level of the pyramid; without any, seams are twice as strong."""
+
 
 def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None = None) -> np.ndarray:
     """Return a map without holes.
@@ -51,14 +54,18 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
 
 
 def _diffused(values, valid):
-    """A smooth continuation of (C, H, W) values, 0 where not valid, by a pyramid of halved maps (pull-push)."""
+    """A smooth continuation of (C, H, W) values, 0 where not valid: pull-push, with steps of diffusion at each level."""
     if valid.all():
         return values
-    weight = valid.astype(np.float32)[None]
-    halved, total = _halved(values), _halved(weight)
+    halved, total = _halved(values), _halved(valid[None].astype(np.float32))
     coarse = _diffused(halved / np.maximum(total, 1), total[0] > 0)
     grown = np.swapaxes(_doubled(np.swapaxes(_doubled(coarse), 1, 2)), 1, 2)
-    return np.where(valid, values, grown[:, :valid.shape[0], :valid.shape[1]])
+    grown = np.where(valid, values, grown[:, :valid.shape[0], :valid.shape[1]])
+    for _ in range(DIFFUSION_STEPS):
+        around = np.pad(grown, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        across, down = around[:, 1:-1, :-2] + around[:, 1:-1, 2:], around[:, :-2, 1:-1] + around[:, 2:, 1:-1]
+        grown = np.where(valid, values, (across + down) / 4)
+    return grown
 
 
 def _halved(values):

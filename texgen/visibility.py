@@ -82,13 +82,13 @@ def visible_texels(
     plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
     kept = np.flatnonzero(plane - depth <= SLACK * cell)
 
-    margins = np.broadcast_to(outer_margin, len(texels))[seen[kept]], inner_margin
-    if margins[0].any() or inner_margin:
+    if np.any(outer_margin) or inner_margin:
+        margins = np.stack(np.broadcast_arrays(outer_margin, np.full(len(texels), inner_margin)), -1)[seen[kept]]
         relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
         away = np.stack([_distance(outline) for outline in _outlines(relief, step)], -1)
         places = np.stack([(x[kept] - left) / cell - 0.5, (y[kept] - top) / cell - 0.5], 1)
-        outer, inner = (cell * (sample_image(away, places) - 0.5)).T  # from centre to centre: half a cell is covered
-        kept = kept[(outer > margins[0]) & (inner > margins[1])]
+        room = cell * (sample_image(away, places) - 0.5)  # from the centres of cells, of which half is covered
+        kept = kept[((room > margins) | (margins == 0)).all(axis=1)]
     visible = np.zeros(len(texels), bool)
     visible[seen[kept]] = True
     return visible
