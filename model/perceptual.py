@@ -29,9 +29,7 @@ class PerceptualFeatures(nn.Module):
     Parameters
     ----------
     layers : list[nn.Module]
-        Of the network, in order, from the image to at least relu5_2.
-    ends : list[int]
-        For each of relu2_2, relu3_2, relu4_2, relu5_2 the index after its layer.
+        Of the network, in order, from the image to at least relu5_2; they are frozen, not copied.
     mean : torch.Tensor
         (1, 3, 1, 1) what images in [0, 1] are normalised by.
     stddev : torch.Tensor
@@ -46,9 +44,10 @@ class PerceptualFeatures(nn.Module):
     """
 
     def __init__(
-        self, layers: list[nn.Module], ends: list[int], mean: torch.Tensor, stddev: torch.Tensor, description: str
+        self, layers: list[nn.Module], mean: torch.Tensor, stddev: torch.Tensor, description: str
     ):
         super().__init__()
+        ends = _ends(layers)
         self.description = description
         self.register_buffer("mean", mean)
         self.register_buffer("stddev", stddev)
@@ -125,8 +124,7 @@ def from_encoder(
         VGG-16 has the same relu2_2, relu3_2, relu4_2 and relu5_2 as VGG-19, with one convolution less behind each
         of the last three.
     """
-    layers = list(encoder.features)
-    return PerceptualFeatures(layers, _ends(layers), encoder.mean.clone(), encoder.stddev.clone(), description)
+    return PerceptualFeatures(list(encoder.features), encoder.mean.clone(), encoder.stddev.clone(), description)
 
 
 def load_vgg19(path: Path) -> PerceptualFeatures:
@@ -154,12 +152,7 @@ def load_vgg19(path: Path) -> PerceptualFeatures:
         raise FileNotFoundError(f"{path} does not exist; give torchvision's VGG-19 state dict (vgg19-*.pth)")
     state = load_tensors(path)
     state = state if isinstance(state, dict) else {}
-    layers, incoming = [], 3
-    for block in VGG19_CHANNELS:
-        layers += [nn.MaxPool2d(2)] if layers else []
-        for outgoing in block:
-            layers += [nn.Conv2d(incoming, outgoing, 3, padding=1), nn.ReLU(inplace=True)]
-            incoming = outgoing
+    layers = vgg19_layers()
     network = nn.ModuleDict({"features": nn.Sequential(*layers)})
     wanted = network.state_dict()
     for key in [*wanted, *(key for key in state if not str(key).startswith("classifier."))]:
@@ -173,10 +166,24 @@ def load_vgg19(path: Path) -> PerceptualFeatures:
                 "another network, or cut short"
             )
     network.load_state_dict({key: state[key].float() for key in wanted})
-    mean, stddev = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
-    return PerceptualFeatures(
-        layers, _ends(layers), mean.view(1, 3, 1, 1), stddev.view(1, 3, 1, 1), "VGG-19 of ImageNet"
-    )
+    return PerceptualFeatures(layers, *imagenet_normalisation(), "VGG-19 of ImageNet")
+
+
+def imagenet_normalisation() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the (1, 3, 1, 1) mean and deviation of ImageNet's RGB in [0, 1]."""
+    mean, stddev = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1)
+    return mean, stddev
+
+
+def vgg19_layers() -> list[nn.Module]:
+    """Return the convolutional layers of VGG-19 in torchvision's order, untrained."""
+    layers, incoming = [], 3
+    for block in VGG19_CHANNELS:
+        layers += [nn.MaxPool2d(2)] if layers else []
+        for outgoing in block:
+            layers += [nn.Conv2d(incoming, outgoing, 3, padding=1), nn.ReLU(inplace=True)]
+            incoming = outgoing
+    return layers
 
 
 def _ends(layers: list[nn.Module]) -> list[int]:
