@@ -6,27 +6,23 @@ from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from asmgen.asmd import AsmdReader, decode_image, face_box, open_asmd
-from asmgen.pipeline import count_reasons
-from asmgen.shards import ShardSet
+from asmgen.asmd import AsmdReader, decode_image, open_asmd
+from asmgen.sheets import STRIP, TILE, draw_sheet, picture_strip, sample_caption, text_strip
+from asmgen.tables import as_text, distribution_lines, face_columns, overview_lines, size_lines
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project
 from bfm.render import clay, portrait, visible_vertices
 
-TILE = 256
-STRIP = TILE // 3
-GAP = 6
-HEADING = 34
 EXPRESSION_GAIN = 4
 """Expression maps are drawn this much stronger; offsets are small beside positions."""
 
-HEADINGS = (
-    "crop", "mesh and landmarks", "identity ASM", f"expression ASM x{EXPRESSION_GAIN}", "sum", "mesh of the sum",
+COLUMNS = (
+    ("crop", ""), ("mesh and landmarks", "crop, mesh, landmarks (blue: hidden)"), ("identity ASM", "x, y, z"),
+    (f"expression ASM x{EXPRESSION_GAIN}", "x, y, z"), ("sum", "x, y, z"), ("mesh of the sum", "neutral, two sides"),
 )
-SUBHEADINGS = ("", "crop, mesh, landmarks (blue: hidden)", "x, y, z", "x, y, z", "x, y, z", "neutral, two sides")
 _CURVES = (range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36), [*range(36, 42), 36],
            [*range(42, 48), 42], [*range(48, 60), 48], [*range(60, 68), 60])
 _SEEN_COLOUR, _HIDDEN_COLOUR = (70, 255, 60), (60, 120, 255)
@@ -50,42 +46,23 @@ def inspect_sheet(
     Returns
     -------
     Image.Image
-        RGB. Positions are colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255.
-
-    Raises
-    ------
-    ValueError
-        If the shards hold no sample, or not the one asked for.
+        RGB. Positions are colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255. ValueError if the
+        shards hold no sample, or not the one asked for.
     """
     reader = open_reader(shards, face_model)
-    if not len(reader):
-        raise ValueError(f"{reader.shards.paths[0].parent} holds no sample to draw; all photos were rejected")
-    if samples is None:
-        samples = np.unique(np.linspace(0, len(reader) - 1, 8).round().astype(int))
-    for index in samples:
-        if not -len(reader) <= index < len(reader):
-            raise ValueError(f"samples must be among the {len(reader)} there are, got {index}")
-    width, height = len(HEADINGS) * (TILE + GAP) + GAP, TILE + STRIP + 2 * GAP
-    sheet = Image.new("RGB", (width, HEADING + height * len(samples)), "white")
-    for column, (heading, below) in enumerate(zip(HEADINGS, SUBHEADINGS)):
-        middle = GAP + column * (TILE + GAP) + TILE // 2
-        _write(sheet, (middle, 9), heading, 15, "mm")
-        _write(sheet, (middle, 25), below and f"below: {below}", 12, "mm")
-    for row, index in enumerate(samples):
-        for column, (tile, strip) in enumerate(_tiles(reader, int(index) % len(reader))):
-            left, top = GAP + column * (TILE + GAP), HEADING + row * height
-            sheet.paste(tile, (left, top))
-            sheet.paste(strip, (left, top + TILE + GAP // 2))
-    return sheet
+    return draw_sheet(reader.shards, samples, COLUMNS, lambda index: _tiles(reader, index))
 
 
 def open_reader(shards: str | Path | Sequence, face_model: str | MorphableModel | None = None) -> AsmdReader:
     """Open ASMD shards; the model (by default the open one) is loaded only where the shards hold no maps."""
     if open_asmd(shards).attributes["encoding"] != "params":
         return AsmdReader(shards)
-    if face_model is None or not isinstance(face_model, MorphableModel):
-        face_model = load_model(face_model or "open")
-    return AsmdReader(shards, face_model)
+    return AsmdReader(shards, given_model(face_model))
+
+
+def given_model(face_model: str | MorphableModel | None) -> MorphableModel:
+    """Return a face model that is given as itself, as its file, or as None, the open one."""
+    return face_model if isinstance(face_model, MorphableModel) else load_model(face_model or "open")
 
 
 def _tiles(reader: AsmdReader, index: int) -> list[tuple[Image.Image, Image.Image]]:
@@ -107,12 +84,13 @@ def _tiles(reader: AsmdReader, index: int) -> list[tuple[Image.Image, Image.Imag
         portrait(shape, reader.triangles, (0.0, yaw, 0.0), STRIP)
         for shape, yaw in ((neutral, 0.0), (vertices, -1.1), (vertices, 1.1))
     ]
+    caption = [*sample_caption(index, sample), f"largest map value {sample['map_peak']:.2f}"]
     return [
-        (crop, _caption(index, sample)),
-        (overlay, _strip([np.asarray(picture.resize((STRIP, STRIP))) for picture in (crop, mesh, plain)])),
-        *((_as_colours(maps), _strip(list(_channels(maps))))
+        (crop, text_strip(caption)),
+        (overlay, picture_strip([crop, mesh, plain])),
+        *((_as_colours(maps), picture_strip(_channels(maps)))
           for maps in (identity_map, EXPRESSION_GAIN * expression_map, full_map)),
-        (Image.fromarray(portrait(vertices, reader.triangles, size=TILE)), _strip(views)),
+        (Image.fromarray(portrait(vertices, reader.triangles, size=TILE)), picture_strip(views)),
     ]
 
 
@@ -144,37 +122,6 @@ def _channels(maps: np.ndarray) -> list[np.ndarray]:
     return [grey[..., [channel] * 3] for channel in range(3)]
 
 
-def _strip(pictures: list[np.ndarray]) -> Image.Image:
-    """Thumbnails side by side, as wide as a tile."""
-    strip = Image.new("RGB", (TILE, STRIP), "white")
-    for place, picture in enumerate(pictures):
-        strip.paste(Image.fromarray(picture), (place * (TILE - STRIP) // 2, 0))
-    return strip
-
-
-def _caption(index: int, sample: dict) -> Image.Image:
-    """What the sample's numbers say, under its crop."""
-    pitch, yaw, roll = np.degrees(sample["pose"])
-    error = sample["landmark_error"]
-    percent = 100 * error / face_box(sample["landmarks"])
-    lines = [
-        f"{index}: {sample['source'][-36:]}",
-        f"pitch {pitch:.0f}, yaw {yaw:.0f}, roll {roll:.0f} degrees",
-        f"landmarks off by {error:.2f} px, {percent:.2f} % of the box" if np.isfinite(error) else "no labels",
-        f"light residual {sample['light_residual']:.3f}",
-        f"largest map value {sample['map_peak']:.2f}",
-    ]
-    strip = Image.new("RGB", (TILE, STRIP), "white")
-    for number, line in enumerate(lines):
-        _write(strip, (2, 9 + 16 * number), line, 12, "lm")
-    return strip
-
-
-def _write(picture: Image.Image, place: tuple[int, int], text: str, size: int, anchor: str) -> None:
-    """Draw a line of text."""
-    ImageDraw.Draw(picture).text(place, text, fill="black", font=ImageFont.load_default(size), anchor=anchor)
-
-
 def statistics_table(shards: str | Path | Sequence) -> str:
     """Return what ASMD shards hold, as lines of text; ValueError if they are no ASMD.
 
@@ -189,39 +136,14 @@ def statistics_table(shards: str | Path | Sequence) -> str:
         Counts, rejections by reason, pose, coefficients, map values, landmark and light errors, bytes a sample.
     """
     found = open_asmd(shards)
-    attributes, size = found.attributes, sum(path.stat().st_size for path in found.paths)
+    attributes = found.attributes
     lines = [
-        ("samples", f"{len(found)} in {len(found.paths)} shards, {size / 1e6:.1f} MB"),
-        ("rejected", f"{len(found.rejected)}"),
-        *((f"  {kind}", f"{count}") for kind, count in count_reasons(found.rejected).items()),
-        ("face model", f"{attributes['face_model']} ({attributes['face_model_sha256'][:12]})"),
+        *overview_lines(found),
         ("maps", f"{attributes['encoding']}, {attributes['size']} x {attributes['size']}, chart "
                  f"'{attributes['chart']}', {attributes['scale']:.2f} mm a unit"),
     ]
     if len(found):
-        lines += _distributions(found)
+        lines += distribution_lines(face_columns(found) | {"largest |map|": found.column("map_peak")})
         lines.append(("maps beyond [-1, 1]", f"{np.count_nonzero(found.column('map_out_of_range'))} samples"))
-        lines.append(("bytes a sample", ""))
-        lines += [(f"  {name}", f"{size / len(found):,.0f}") for name, size in found.stored_bytes().items()]
-    wide = max(len(name) for name, _ in lines) + 2
-    return "\n".join(f"{name:<{wide}}{text}".rstrip() for name, text in lines)
-
-
-def _distributions(found: ShardSet) -> list[tuple[str, str]]:
-    """A line with mean and quantiles for each measured number."""
-    pose, error = np.degrees(found.column("pose")), found.column("landmark_error")
-    columns = {f"{name}, degrees": pose[:, axis] for axis, name in enumerate(("pitch", "yaw", "roll"))}
-    columns["scale, px/mm"] = found.column("position")[:, 2]
-    for name in ("id", "exp", "albedo"):
-        columns[f"{name} coefficients"] = found.column(f"{name}_coeffs").ravel()
-    columns["largest |map|"] = found.column("map_peak")
-    columns["landmark error, px"] = error
-    columns["landmark error, % of box"] = 100 * error / face_box(found.column("landmarks"))
-    columns["light residual"] = found.column("light_residual")
-    lines = [("", "".join(f"{name:>10}" for name in ("mean", "std", "least", "5 %", "median", "95 %", "most")))]
-    for name, values in columns.items():
-        values = values[np.isfinite(values)]
-        if len(values):
-            numbers = [values.mean(), values.std(), *np.quantile(values, (0, 0.05, 0.5, 0.95, 1))]
-            lines.append((name, "".join(f"{number:10.3f}" for number in numbers)))
-    return lines
+        lines += size_lines(found)
+    return as_text(lines)

@@ -13,20 +13,31 @@ SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True,
 @SHARDS
 @click.option("--sample", "samples", type=int, multiple=True,
               help="Sample to draw; repeat for more.  [default: 8, evenly spread]")
+@click.option("--rejected", is_flag=True, help="Draw the photos that were left out, with their reasons.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
 @click.option("--face-model", help="Model file for shards of another model than 'open'.")
-def inspect(shards: Path, samples: tuple[int, ...], output: Path | None, face_model: str | None):
-    """Print a table of statistics of SHARDS; draw crop, overlay, maps, channels and mesh with -o.
+def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path | None, face_model: str | None):
+    """Print a table of statistics of SHARDS; draw samples with -o.
+
+    Of attribute maps: crop, overlay, maps, channels and mesh. Of textures: I_o, I_u, I_a, mask, shading, and I_a on
+    the mesh.
 
     \b
     Example: dualface inspect shards --sample 0 --sample 5 -o sheet.png
     """
-    from asmgen.inspect import inspect_sheet, statistics_table
+    from asmgen.sheets import rejected_sheet
+    from texgen.inspect import inspector
 
+    if (rejected or samples) and not output:
+        raise click.UsageError("--sample and --rejected draw a sheet: name its PNG with -o")
+    if rejected and samples:
+        raise click.UsageError("choose one of --sample and --rejected")
     with one_sentence():
-        click.echo(statistics_table(shards))
+        statistics, sheet = inspector(shards)
+        click.echo(statistics(shards))
         if output:
-            inspect_sheet(shards, samples or None, face_model=face_model).save(output)
+            picture = rejected_sheet(shards) if rejected else sheet(shards, samples or None, face_model=face_model)
+            picture.save(output)
             click.echo(f"wrote {output}")
 
 

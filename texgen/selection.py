@@ -107,8 +107,8 @@ class Selection:
             As in "too little visible: 0.31, at least 0.45 wanted"; the kind of reason stands before the colon.
         """
         for kind, value, limit, sign in (
-            ("too little visible", scores.visible_fraction, self.min_visible, 1),
             ("turned too far", scores.yaw, self.max_yaw, -1),
+            ("too little visible", scores.visible_fraction, self.min_visible, 1),
             ("too dark", scores.exposure, self.min_exposure, 1),
             ("too bright", scores.exposure, self.max_exposure, -1),
             ("overexposed", scores.saturation, self.max_saturation, -1),

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from asmgen.asmd import MAP_RANGE, QUANTUM, AsmdReader, decode_image, dequantize_maps, face_box, quantize_maps
 from asmgen.build import build_asmd
 from asmgen.crop import crop_image, face_square, square_transform
-from asmgen.inspect import GAP, HEADING, TILE, inspect_sheet, open_reader, statistics_table
+from asmgen.inspect import inspect_sheet, open_reader, statistics_table
 from asmgen.shards import ShardSet, verify_shards, write_shard
+from asmgen.sheets import GAP, HEADING, TILE
 from bfm.charts import make_chart, round_trip_error
 from bfm.light import sh_basis
 from bfm.model_file import save_model

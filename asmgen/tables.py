@@ -1,0 +1,63 @@
+"""Tables of what a dataset holds: lines of a name and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from asmgen.asmd import face_box
+from asmgen.pipeline import count_reasons
+from asmgen.shards import ShardSet
+
+Line = tuple[str, str]
+
+
+def overview_lines(shards: ShardSet) -> list[Line]:
+    """Return counts, rejections by reason, and the face model of shards."""
+    attributes, size = shards.attributes, sum(path.stat().st_size for path in shards.paths)
+    return [
+        ("samples", f"{len(shards)} in {len(shards.paths)} shards, {size / 1e6:.1f} MB"),
+        ("rejected", f"{len(shards.rejected)}"),
+        *((f"  {kind}", f"{count}") for kind, count in count_reasons(shards.rejected).items()),
+        ("face model", f"{attributes['face_model']} ({attributes['face_model_sha256'][:12]})"),
+    ]
+
+
+def face_columns(shards: ShardSet) -> dict[str, np.ndarray]:
+    """Return the numbers that all kinds measure of a face, (N,) or (N, K), by what they are called in a table."""
+    pose, error = np.degrees(shards.column("pose")), shards.column("landmark_error")
+    columns = {f"{name}, degrees": pose[:, axis] for axis, name in enumerate(("pitch", "yaw", "roll"))}
+    columns["scale, px/mm"] = shards.column("position")[:, 2]
+    for name in ("id", "exp", "albedo"):
+        columns[f"{name} coefficients"] = shards.column(f"{name}_coeffs")
+    columns["landmark error, px"] = error
+    columns["landmark error, % of box"] = 100 * error / face_box(shards.column("landmarks"))
+    columns["light residual"] = shards.column("light_residual")
+    return columns
+
+
+def distribution_lines(columns: dict[str, np.ndarray]) -> list[Line]:
+    """Return a line with mean and quantiles of each array; numbers that are not finite don't count."""
+    lines = [("", "".join(f"{name:>10}" for name in ("mean", "std", "least", "5 %", "median", "95 %", "most")))]
+    for name, values in columns.items():
+        values = values[np.isfinite(values)]
+        if len(values):
+            numbers = [values.mean(), values.std(), *np.quantile(values, (0, 0.05, 0.5, 0.95, 1))]
+            lines.append((name, "".join(f"{number:10.3f}" for number in numbers)))
+    return lines
+
+
+def size_lines(shards: ShardSet) -> list[Line]:
+    """Return the bytes that each field takes a sample."""
+    return [
+        ("bytes a sample", ""),
+        *((f"  {name}", f"{size / len(shards):,.0f}") for name, size in shards.stored_bytes().items()),
+    ]
+
+
+def as_text(lines: Iterable[Line]) -> str:
+    """Return lines with the names in one column."""
+    lines = list(lines)
+    wide = max(len(name) for name, _ in lines) + 2
+    return "\n".join(f"{name:<{wide}}{text}".rstrip() for name, text in lines)
