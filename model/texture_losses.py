@@ -5,20 +5,21 @@ Dimension key: B batch, C channels, N points of a layer, S side of the albedo ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 BANDWIDTH = 0.5
 """h of the contextual loss."""
-EPSILON = 1e-5
-"""Added to the least distance of a point, against division by zero."""
+EPSILON = 1e-3
+"""Added to the least distance of a point. The published 1e-5 is below what bfloat16 features can tell apart, and its
+square divides the gradient: of two equal points float32's rounding would drown all others."""
 MOST_POINTS = 64 * 64
 """Points of a layer that the contextual loss compares at most; each with each."""
 _CHUNK = 2**24
-"""Similarities held at once: one sample of `MOST_POINTS`, many of fewer."""
+"""Similarities held at once (twice over): one sample of `MOST_POINTS`, many of fewer."""
 
 
 def reconstruction_loss(
@@ -103,7 +104,7 @@ def contextual_loss(
     Returns
     -------
     torch.Tensor
-        Scalar, at least 0. One or a few samples' N x N similarities are held at a time, and made anew for the
+        Scalar, at least 0. The N x N similarities of one or a few samples are held at a time, and none for the
         gradient.
 
     References
@@ -113,23 +114,44 @@ def contextual_loss(
     """
     layers = []
     for ours, theirs, chosen in zip(generated, true, points):
-        ours, theirs = (values.flatten(2)[:, :, chosen].float() for values in (ours, theirs.detach()))  # (B, C, N)
-        centre = theirs.mean(2, keepdim=True)
-        ours, theirs = F.normalize(ours - centre, dim=1), F.normalize(theirs - centre, dim=1)
+        ours, theirs = (  # (B, N, C)
+            values.flatten(2)[:, :, chosen].mT.float() for values in (ours, theirs.detach())
+        )
+        centre = theirs.mean(1, keepdim=True)
+        ours, theirs = F.normalize(ours - centre, dim=2), F.normalize(theirs - centre, dim=2)
         samples = max(1, _CHUNK // len(chosen)**2)
-        best = torch.cat([  # (B, N)
-            checkpoint(_best_similarity, *pair, use_reentrant=False, preserve_rng_state=False)
-            for pair in zip(ours.split(samples), theirs.split(samples))
-        ])
-        layers.append(-best.mean(1).log().mean())
+        best = torch.cat([_BestSimilarity.apply(*pair) for pair in zip(ours.split(samples), theirs.split(samples))])
+        layers.append(-best.logsumexp(1).mean() + math.log(len(chosen)))
     return torch.stack(layers).sum()
 
 
-def _best_similarity(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """Return (B, N) max_i CX_ij of (B, C, N) unit vectors."""
-    cosine = ours.transpose(1, 2) @ theirs  # (B, N, N)
-    sharpness = 1 / (BANDWIDTH * (1 + EPSILON - cosine.amax(2, keepdim=True)))
-    return (cosine * sharpness).log_softmax(2).amax(1).exp()
+class _BestSimilarity(torch.autograd.Function):
+    """(B, N) logarithm of max_i CX_ij, from (B, N, C) unit vectors x_i, generated, and y_j, true.
+
+    With the nearest y of each x_i called y(i) and a_i = 1 / (h (1 + eps - x_i . y(i))), CX_ij is the softmax over j of
+    a_i x_i . y_j. For a gradient g_j, of which those whose maximum lies at i are summed, the gradient in x_i is
+    a_i t_i + h a_i^2 (x_i . t_i) y(i) with t_i = sum_j g_j (y_j - sum_k CX_ik y_k): it needs no N x N matrix.
+    """
+
+    @staticmethod
+    def forward(ctx, ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        similarity = ours @ theirs.mT  # (B, N, N)
+        closest, nearest = similarity.max(2, keepdim=True)
+        sharpness = 1 / (BANDWIDTH * (1 + EPSILON - closest))
+        similarity = similarity.mul_(sharpness).log_softmax(2)
+        best, chosen = similarity.max(1)
+        mean = similarity.exp_() @ theirs  # (B, N, C)
+        ctx.save_for_backward(ours, theirs, sharpness, nearest, chosen, mean)
+        return best
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        ours, theirs, sharpness, nearest, chosen, mean = ctx.saved_tensors
+        gradient, chosen = gradient[..., None], chosen[..., None]
+        pull = torch.zeros_like(ours).scatter_add_(1, chosen.expand_as(ours), gradient * theirs)
+        pull -= torch.zeros_like(gradient).scatter_add_(1, chosen, gradient) * mean
+        along = theirs.gather(1, nearest.expand_as(ours))
+        return sharpness * (pull + BANDWIDTH * sharpness * (ours * pull).sum(2, keepdim=True) * along), None
 
 
 def layer_points(mask: torch.Tensor, sides: Sequence[int]) -> list[torch.Tensor]:
