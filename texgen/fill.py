@@ -54,7 +54,7 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
 
 
 def _diffused(values, valid):
-    """A smooth continuation of (C, H, W) values, 0 where not valid: pull-push, with steps of diffusion at each level."""
+    """A smooth continuation of (C, H, W) values, 0 where not valid: pull-push, diffused at each level."""
     if valid.all():
         return values
     halved, total = _halved(values), _halved(valid[None].astype(np.float32))
