@@ -65,6 +65,17 @@ def test_what_a_run_leaves(whole_run, shards):
     assert all(record["validation"].keys() == {"landmark_pixels", "landmark_percent"} for record in validations)
 
 
+def test_validation_is_of_the_network_as_it_is_loaded(whole_run, shards):
+    """On the held-out crops as they are, from the last stack."""
+    dataset = FaceDataset(shards, LANDMARKS)
+    held_out = LandmarkTask(dataset, CONFIG, torch.device("cpu")).held_out
+    image, truth = (torch.stack([dataset[index][key] for index in held_out]) for key in ("image", "landmarks"))
+    found = landmarks_from_heatmaps(load_landmark_network(whole_run)(image / 255)[-1])
+    pixels = (found - truth).norm(dim=-1).mean()
+    logged = [record["validation"] for record in read_log(whole_run) if "validation" in record][-1]
+    assert logged["landmark_pixels"] == pytest.approx(float(pixels), rel=1e-4)
+
+
 def test_a_resumed_run_equals_one_never_stopped(shards, whole_run, tmp_path):
     class Interrupted(Exception):
         """Stands in for a power cut."""
@@ -91,20 +102,27 @@ def test_a_run_can_be_made_longer_but_not_otherwise_changed(shards, whole_run, t
         train_landmarks(shards, tmp_path, dataclasses.replace(CONFIG, stacks=3), device="cpu", resume=True)
 
 
-def test_augmented_crops_are_trained_on_with_their_landmarks(shards):
-    """A step's loss is that of the crop as changed; the held-out error that of the crop as it is."""
-    task = LandmarkTask(FaceDataset(shards, LANDMARKS), CONFIG, torch.device("cpu"))
-    plain = LandmarkTask(
-        task.dataset, dataclasses.replace(CONFIG, augmentation=NO_AUGMENTATION), torch.device("cpu")
-    )
-    raw = next(iter(task.batches(0, 1)))
+def test_each_step_changes_its_crops_anew(shards):
+    dataset = FaceDataset(shards, LANDMARKS)
+    plain = dataclasses.replace(CONFIG, augmentation=NO_AUGMENTATION)
+
+    def first_loss(config, step):
+        task = LandmarkTask(dataset, config, torch.device("cpu"))
+        return float(task.step(raw, step)["loss"])
+
+    raw = next(iter(LandmarkTask(dataset, CONFIG, torch.device("cpu")).batches(0, 1)))
     assert raw.keys() == {"image", "landmarks"}  # nothing is read in vain
-    losses = [float(one.step(raw, step)["loss"]) for one, step in ((task, 0), (plain, 0))]
-    assert losses[0] != losses[1]
-    held = {task.dataset.sources[index].rpartition("_")[0] for index in task.held_out}
-    assert len(held) == 1 and held.isdisjoint(
-        task.dataset.sources[index].rpartition("_")[0] for index in task.training
+    assert first_loss(CONFIG, 0) == first_loss(CONFIG, 0) != first_loss(CONFIG, 1)
+    assert first_loss(plain, 0) == first_loss(plain, 1)
+
+
+def test_identities_are_held_out(shards):
+    task = LandmarkTask(FaceDataset(shards, LANDMARKS), CONFIG, torch.device("cpu"))
+    held, trained = (
+        {task.dataset.sources[index].rpartition("_")[0] for index in indices}
+        for indices in (task.held_out, task.training)
     )
+    assert len(held) == 1 and len(trained) == 3 and held.isdisjoint(trained)
 
 
 def test_crops_of_another_size(tmp_path):
