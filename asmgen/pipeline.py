@@ -373,18 +373,21 @@ def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float
     out_of_range, scores = 0, {}
     if len(shards):
         errors = shards.column("landmark_error")
-        known = np.isfinite(errors)
-        if known.any():
-            error = errors[known].mean()
-            percent = 100 * (errors / face_box(shards.column("landmarks")))[known].mean()
+        error, percent = _mean(errors), _mean(100 * (errors / face_box(shards.column("landmarks"))))
         if "map_out_of_range" in shards.fields:
             out_of_range = np.count_nonzero(shards.column("map_out_of_range"))
-        scores = {name: float(shards.column(name).mean()) for name in plan.scores}
+        scores = {name: _mean(shards.column(name)) for name in plan.scores}
     return BuildSummary(
         kind=plan.settings["kind"], samples=len(shards), rejected=count_reasons(shards.rejected),
-        out_of_range=int(out_of_range), landmark_error=float(error), landmark_percent=float(percent), scores=scores,
+        out_of_range=int(out_of_range), landmark_error=error, landmark_percent=percent, scores=scores,
         written=len(ShardSet(written)) if written else 0, photos=photos, seconds=seconds,
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is known; NaN if nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan
 
 
 def count_reasons(rejected: list[tuple[str, str]]) -> dict[str, int]:

@@ -44,9 +44,9 @@ def tree(tmp_path_factory) -> tuple[Path, dict]:
 
 @pytest.fixture(scope="module")
 def both(tree, tmp_path_factory) -> tuple[Path, Path, object]:
-    """FTD shards of all photos and ASMD shards beside them, in three shards each; and the summary."""
+    """FTD shards of all photos and ASMD shards beside them, in three shards each, by two workers; and the summary."""
     folder = tmp_path_factory.mktemp("both")
-    return folder / "ftd", folder / "asmd", build(tree[0], folder / "ftd", asmd_dir=folder / "asmd")
+    return folder / "ftd", folder / "asmd", build(tree[0], folder / "ftd", asmd_dir=folder / "asmd", jobs=2)
 
 
 def true_albedo(sample: dict, face: dict) -> np.ndarray:
@@ -57,7 +57,7 @@ def true_albedo(sample: dict, face: dict) -> np.ndarray:
 def test_a_pass_for_both_gives_the_shards_of_each_alone(tree, both, tmp_path):
     """ASMD and FTD shards, and their settings, byte for byte; each is also continued alone."""
     build_asmd(tree[0], tmp_path / "asmd", **options)
-    build(tree[0], tmp_path / "ftd", jobs=2)
+    build(tree[0], tmp_path / "ftd")
     assert hashes(both[1]) == hashes(tmp_path / "asmd") and len(hashes(both[1])) == 4
     assert hashes(both[0]) == hashes(tmp_path / "ftd") and len(hashes(both[0])) == 4
     wanted = hashes(both[0]) | {f"asmd {name}": digest for name, digest in hashes(both[1]).items()}
