@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from asmgen.sheets import write
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.config import TextureConfig
@@ -200,7 +201,8 @@ def regions_figure(
     """Draw the shared semantic regions in photo and linear albedo, after Fig. 14.
 
     The activation of region i is the root mean square over channels of ``X (.) X_si``, Eq. (13), with X_o for the
-    photo and X_u for the linear albedo. Circles of one colour (sparse correspondence) are where it is strongest.
+    photo and X_u for the linear albedo, where there is a chart. Circles of one colour (sparse correspondence) are
+    where it is strongest.
 
     Parameters
     ----------
@@ -223,11 +225,12 @@ def regions_figure(
         Columns: correspondences, regions. ValueError is raised from within if the run has no regions, or not these.
     """
     scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device)
-    rows = []
+    made, rows = scene.stylised[0], []
+    inside = torch.nn.functional.adaptive_avg_pool2d(scene.batch.inside.float(), made.regions.shape[2:]) > 0.5
     for row, name in enumerate(scene.names):
-        made = scene.stylised[0]
         for features, picture, lines in (
-            (made.style, scene.batch.image, (name,)), (made.content, scene.batch.linear_albedo, ("linear albedo",)),
+            (made.style, scene.batch.image, (name,)),
+            (made.content * inside, scene.batch.linear_albedo, ("linear albedo",)),
         ):
             picture = _picture(picture[row])
             activations = _activations(features[row], made.regions[row])[list(regions)]
@@ -281,7 +284,8 @@ def statistics_figure(
                 *((name,) if place == 0 else ()), "mean {:.3f}, deviation {:.3f}".format(*dots.mean(0)),
             )) for place, (tile, dots) in enumerate(zip(pictures, statistics[row]))
         ])
-    return _sheet(["whole image", *(f"region {region}" for region in regions)], rows)
+    headings = ["whole image (a dot a channel: mean right, deviation up)", *(f"region {region}" for region in regions)]
+    return _sheet(headings, rows)
 
 
 def describe(config: TextureConfig) -> str:
@@ -391,23 +395,20 @@ def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
 def _sheet(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Image.Image:
     """Cells in a grid with a heading over each column."""
     wrapped = [textwrap.wrap(heading, TILE // 8) for heading in headings]
-    heights = [
-        max(cell.picture.height + LINE * len(cell.lines) for cell in row) + GAP for row in rows
-    ]
+    heights = [max(cell.picture.height + LINE * len(cell.lines) for cell in row) + GAP for row in rows]
     top = GAP + LINE * max(map(len, wrapped))
     sheet = Image.new("RGB", (GAP + len(headings) * (TILE + GAP), top + sum(heights)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
 
-    def write(lines: Sequence[str], column: int, below: int):
+    def write_lines(lines: Sequence[str], column: int, below: int):
         for place, line in enumerate(lines):
             middle = GAP + column * (TILE + GAP) + TILE // 2
-            draw.text((middle, below + LINE * place + LINE // 2), line[-34:], "black", font, anchor="mm")
+            write(sheet, (middle, below + LINE * place + LINE // 2), line[-34:], 13, "mm")
 
     for column, lines in enumerate(wrapped):
-        write(lines, column, GAP // 2)
+        write_lines(lines, column, GAP // 2)
     for row, height in zip(rows, heights):
         for column, cell in enumerate(row):
             sheet.paste(cell.picture, (GAP + column * (TILE + GAP), top))
-            write(cell.lines, column, top + cell.picture.height)
+            write_lines(cell.lines, column, top + cell.picture.height)
         top += height
     return sheet

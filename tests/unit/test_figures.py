@@ -1,0 +1,263 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from toy import toy_model
+from toy_ftd import write_toy_ftd
+
+from asmgen.asmd import decode_image
+from cli.main import main
+from model import figures
+from model.checkpoint import save_checkpoint
+from model.config import TextureConfig
+from model.data import TEXTURE, FaceDataset, face_in_chart, split_identities
+from model.train_texture import TextureTask, load_texture_stream
+from texgen.ftd import FtdReader
+
+CONFIG = {
+    "batch_size": 2, "width": 0.05, "steps": 2, "landmark_branch": False, "omega_c": 0.0, "validation_fraction": 0.5,
+}
+RUNS = {
+    "regions": {"regions": 5}, "adain": {"stylisation": "adain"}, "flat": {"regions": 5, "skips": False},
+}
+
+
+@pytest.fixture(scope="module")
+def face_model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def shards(face_model, tmp_path_factory):
+    return write_toy_ftd(tmp_path_factory.mktemp("shards"), face_model, 8)
+
+
+@pytest.fixture(scope="module")
+def runs(shards, face_model, tmp_path_factory) -> dict[str, Path]:
+    dataset, folder = FaceDataset(shards, TEXTURE), tmp_path_factory.mktemp("runs")
+    face, chart = face_in_chart(dataset.attributes, face_model, dataset.chart_uv)
+    for name, options in RUNS.items():
+        config = TextureConfig(**CONFIG, **options)
+        task = TextureTask(dataset, face, chart, config, torch.device("cpu"), phi=None, landmarks=None)
+        for step, raw in enumerate(task.batches(0, config.steps)):
+            task.step(raw, step)
+        (folder / name).mkdir()
+        save_checkpoint(
+            folder / name, task.kind, config.steps, config.to_dict(), task.metadata, task.networks, task.optimisers
+        )
+    return {name: folder / name for name in RUNS}
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> dict:
+    """What the last figure put into its sheet."""
+    seen, sheet = {}, figures._sheet
+
+    def look(headings, rows):
+        seen.update(headings=list(headings), rows=rows)
+        return sheet(headings, rows)
+
+    monkeypatch.setattr(figures, "_sheet", look)
+    return seen
+
+
+def tensors(shards, face_model, index):
+    """I_o, I_u, (1, 3, S, S), I_a and visibility of a sample, by the reader in numpy."""
+    reader = FtdReader(shards, face_model)
+    sample = reader.shards[index]
+    image, linear = decode_image(sample["image"]) / np.float32(255), reader.linear_albedo(sample)
+    image, linear = (torch.tensor(values.transpose(2, 0, 1))[None] for values in (image, linear))
+    return image, linear, reader.albedo(sample), reader.mask(sample)
+
+
+def array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def tile(values: torch.Tensor) -> np.ndarray:
+    """A (3, S, S) map as the figures draw it."""
+    pixels = np.rint(values.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+    return array(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC))
+
+
+def test_comparison_draws_each_map_over_its_error(shards, face_model, runs, drawn):
+    chosen = (6, 1)
+    sheet = figures.comparison_figure(shards, [runs["adain"], runs["regions"]], chosen, face_model, "cpu")
+    assert drawn["headings"] == [
+        "photo", "3DMM", "AdaIN, no contextual loss", "n=5, no landmarks, no contextual loss", "albedo in the photo"
+    ]
+    assert sheet.width == 6 + 5 * (224 + 6) and sheet.height == 6 + 2 * 17 + 2 * (224 + 17 + 6)
+    for index, row in zip(chosen, drawn["rows"]):
+        image, linear, albedo, visible = tensors(shards, face_model, index)
+        streams = [load_texture_stream(runs[name]) for name in ("adain", "regions")]
+        maps = [linear[0], *(stream.stylise(linear, image).albedo_map[0] for stream in streams)]
+        assert row[0].lines == (f"{index}: TOY/TOY_{index // 2}_{index % 2}",)
+        assert np.array_equal(array(row[0].picture), tile(image[0]))
+        for cell, values in zip(row[1:4], maps):
+            assert np.abs(array(cell.picture) - tile(values)).max() <= 1
+            error = np.abs(values.numpy().transpose(1, 2, 0) - albedo)[visible].mean()
+            assert cell.lines == (f"error {error:.4f}",)
+        assert np.abs(array(row[4].picture) - tile(torch.tensor(albedo).permute(2, 0, 1))).max() <= 1
+        inside = FtdReader(shards, face_model).shards.constants["mask"]
+        assert row[4].lines == (f"{100 * visible.sum() / inside.sum():.0f} % seen in the photo",)
+
+
+def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
+    checkpoints = [runs["flat"] / "checkpoint.pt", runs["regions"]]
+    figures.comparison_figure(shards, checkpoints, [2], face_model, "cpu", labels=["a", "b"], close_ups=True)
+    assert drawn["headings"] == ["photo", "3DMM", "a", "b", "albedo in the photo"]
+    above, below = drawn["rows"]
+    assert [cell.picture.size for cell in below] == [(224, 224)] * 5 and not any(cell.lines for cell in below)
+    # 1 the photo about its landmarks, 2 the maps about those of the chart
+    scene = figures.stylise_samples(shards, checkpoints, [2], face_model, "cpu")
+    sample = FtdReader(shards, face_model).shards[2]
+    nose_and_mouth = [*range(27, 36), *range(48, 68)]
+    assert np.allclose(scene.details[0][0], sample["landmarks"][nose_and_mouth])
+    constants = FtdReader(shards, face_model).shards.constants
+    rounded = constants["vertex_texels"][constants["landmarks"][nose_and_mouth], 0]
+    rounded = np.stack([rounded % 32, rounded // 32], 1)
+    assert (np.abs(scene.details[1] - rounded) <= 1).all()
+
+
+def test_a_close_up_is_the_square_about_the_points():
+    values = torch.zeros(3, 32, 32)
+    values[:, 8:16, 12:20] = 1
+    close_up = array(figures._close_up(values, np.array([[12, 8], [19, 10], [15, 15]]) + 0.0))
+    bright = np.argwhere(close_up[..., 0] > 127)
+    side = 224 * 8 / (7 * 1.2)  # a square of 8 pixels, in one of 1.2 times the 7 between the outermost points
+    assert np.allclose(np.ptp(bright, 0) + 1, side, atol=3) and np.allclose(bright.mean(0), 111.5, atol=1.5)
+
+
+def test_regions_are_activations_and_circles_where_they_peak(shards, face_model, runs, drawn):
+    figures.regions_figure(shards, runs["regions"], [3], [4, 0], face_model, "cpu")
+    assert drawn["headings"] == ["correspondence", "region 4", "region 0"]
+    image, linear, _, _ = tensors(shards, face_model, 3)
+    stream = load_texture_stream(runs["regions"])
+    made = stream.stylise(linear, image)
+    inside = torch.nn.functional.avg_pool2d(stream.mask.reshape(1, 1, 32, 32).float(), 8) > 0.5
+    for row, features, picture in ((0, made.style, image), (1, made.content * inside, linear)):
+        cells = drawn["rows"][row]
+        masked = features[0, None] * made.regions[0, [4, 0], None]  # Eq. (13)
+        activations = masked.square().mean(1).sqrt().numpy()
+        for cell, activation in zip(cells[1:], activations):
+            assert np.abs(array(cell.picture) - array(
+                figures._heated(Image.fromarray(tile(picture[0]).astype(np.uint8)), activation)
+            )).max() <= 2
+        circled = figures._circled(Image.fromarray(tile(picture[0]).astype(np.uint8)), activations)
+        assert np.abs(array(cells[0].picture) - array(circled)).max() <= 1
+    assert drawn["rows"][0][0].lines == ("3: TOY/TOY_1_1",) and drawn["rows"][1][0].lines == ("linear albedo",)
+
+
+def test_marks_lie_where_the_activation_is_largest():
+    activations = np.full((2, 4, 4), 0.1)
+    activations[0, 1, 2], activations[1, 3, 0] = 0.5, 0.2
+    grey = Image.new("RGB", (224, 224), (90, 90, 90))
+    circled = array(figures._circled(grey, activations))
+    assert np.array_equal(array(grey), np.full((224, 224, 3), 90))  # the input is left alone
+    for place, (row, column) in enumerate(((1, 2), (3, 0))):
+        marked = np.argwhere((circled == figures._COLOURS[place]).all(-1))
+        assert np.allclose(marked.mean(0), (row * 56 + 28, column * 56 + 28), atol=0.6)
+    heated = array(figures._heated(grey, activations[0]))
+    assert (heated - 90)[84, 140, 0] > 10 > (heated - 90)[84, 140, 2]  # red at the peak
+    assert np.abs(array(figures._heated(grey, 7 * activations[0])) - heated).max() <= 1  # relative to the largest
+    assert np.abs(array(figures._heated(grey, np.zeros((4, 4))))[..., 0] - 69).max() <= 1  # none is the darkest colour
+
+
+def test_statistics_are_those_of_the_photos_features(shards, face_model, runs, drawn):
+    figures.statistics_figure(shards, runs["regions"], [3, 0], [2, 1], face_model, "cpu")
+    assert drawn["headings"][1:] == ["region 2", "region 1"]
+    for index, row in zip((3, 0), drawn["rows"]):
+        image, linear, _, _ = tensors(shards, face_model, index)
+        made = load_texture_stream(runs["regions"]).stylise(linear, image)
+        features = made.style[0].double().numpy()
+        weights = [np.ones((4, 4)), *made.regions[0, [2, 1]].double().numpy()]
+        assert row[0].lines[0].startswith(f"{index}: ") and len(row[0].lines) == 2
+        for cell, weight in zip(row, weights):
+            weight = weight / weight.sum()
+            mean = (features * weight).sum((1, 2))
+            deviation = np.sqrt((np.square(features - mean[:, None, None]) * weight).sum((1, 2)) + 1e-5)
+            numbers = [float(word.strip(",")) for word in cell.lines[-1].split()[1::2]]
+            assert numbers == pytest.approx([mean.mean(), deviation.mean()], abs=6e-4)
+            assert cell.picture.height == 224 + 6 + 100
+
+
+def test_dots_of_the_channels():
+    values = np.array([[0.0, 0.0], [10.0, 2.0]])
+    behind = np.array([[5.0, 1.0]])
+    panel = array(figures._dots(values, behind, np.stack([values, values])))
+    grey = np.argwhere((panel == 190).all(-1))
+    assert np.allclose(grey.mean(0), (49, 111.5), atol=1)  # the middle of both axes
+    blue = np.argwhere((panel == figures._COLOURS[0]).all(-1))
+    low_left, high_right = blue[blue[:, 1] < 112].mean(0), blue[blue[:, 1] > 112].mean(0)
+    assert low_left[0] > 90 and high_right[0] < 10  # deviation is up
+
+
+def test_samples_are_held_out_ones_where_the_run_held_any(shards, face_model, runs, tmp_path):
+    def chosen(places):
+        names = figures.stylise_samples(places, [runs["regions"]], None, face_model, "cpu").names
+        return [int(name.split(":")[0]) for name in names]
+
+    sources = FtdReader(shards, face_model).shards.column("source")
+    assert chosen(shards) == split_identities(sources, 0.5, 0)[1].tolist()
+    other = write_toy_ftd(tmp_path / "other", face_model, 14)  # not what it was trained on: any
+    assert chosen(other) == [0, 4, 9, 13]
+
+
+@pytest.mark.parametrize("options, words", [
+    ({}, "n=16"), ({"regions": 8, "skips": False}, "n=8, no skips"), ({"landmark_branch": False}, "n=16, no landmarks"),
+    ({"stylisation": "adain", "landmark_branch": False}, "AdaIN"), ({"stylisation": "transform"}, "no regions"),
+    ({"omega_a": 0.0, "omega_r": 0.0}, "n=16, no reconstruction loss, no adversarial loss"),
+])
+def test_runs_are_described_by_their_options(options, words):
+    assert figures.describe(TextureConfig(**options)) == words
+
+
+def test_runs_alike_are_told_apart_by_their_folder(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "checkpoint.pt").touch()
+    paths = [tmp_path / "one", tmp_path / "two" / "checkpoint.pt", tmp_path]
+    assert figures._distinct(["n=8", "n=8", "AdaIN"], paths) == ["n=8 (one)", "n=8 (two)", "AdaIN"]
+
+
+def test_what_cannot_be_drawn(shards, face_model, runs, tmp_path):
+    larger = write_toy_ftd(tmp_path / "larger", face_model, 2, size=64)
+    with pytest.raises(ValueError, match="was trained on shards whose size is 32, here it is 64; "):
+        figures.comparison_figure(larger, [runs["adain"]], [0], face_model, "cpu")
+    with pytest.raises(ValueError, match="samples must be among the 8 there are, got 8"):
+        figures.comparison_figure(shards, [runs["adain"]], [0, 8], face_model, "cpu")
+    with pytest.raises(ValueError, match="labels must be one for each of the 1 checkpoints, got 2"):
+        figures.comparison_figure(shards, [runs["adain"]], [0], face_model, "cpu", labels=["a", "b"])
+    for draw in (figures.regions_figure, figures.statistics_figure):
+        with pytest.raises(ValueError, match=r"trained with regions \(--stylisation srsm\), got 'adain'"):
+            draw(shards, runs["adain"], [0], None, face_model, "cpu")
+        with pytest.raises(ValueError, match="regions must be among the 5 there are, from 0, got 5"):
+            draw(shards, runs["regions"], [0], [5], face_model, "cpu")
+
+
+def test_commands_write_what_the_functions_draw(shards, face_model, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("bfm.model_file.load_model", lambda name: face_model)
+    one, two = ["--checkpoint", str(runs["regions"])], ["--checkpoint", str(runs["flat"])]
+    paths = [runs["flat"], runs["regions"]]
+    wanted = {
+        ("regions", *one): figures.regions_figure([shards], runs["regions"], [1], None, face_model),
+        ("statistics", *one, "--region", "3"):
+            figures.statistics_figure([shards], runs["regions"], [1], [3], face_model),
+        ("stylisation", *two, *one): figures.comparison_figure([shards], paths, [1], face_model),
+        ("skips", *two, *one, "--label", "x", "--label", "y"):
+            figures.comparison_figure([shards], paths, [1], face_model, labels=["x", "y"], close_ups=True),
+    }
+    for words, picture in wanted.items():
+        arguments = ["figure", words[0], str(shards), *words[1:], "--sample", "1", "-o", str(tmp_path / "out.png")]
+        result = CliRunner().invoke(main, arguments)
+        assert result.output == f"wrote {tmp_path / 'out.png'}\n" and result.exit_code == 0
+        with Image.open(tmp_path / "out.png") as written:
+            assert np.array_equal(written, picture)
+    result = CliRunner().invoke(main, [
+        "figure", "regions", str(shards), "--checkpoint", str(runs["adain"]), "-o", str(tmp_path / "none.png")
+    ])
+    assert result.exit_code == 1 and result.output.startswith("Error: ") and result.output.count("\n") == 1
+    assert not (tmp_path / "none.png").exists()
