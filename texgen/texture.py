@@ -25,11 +25,12 @@ from texgen.visibility import visible_texels
 FACING = 0.3
 """Least cosine between normal and view of a texel that is taken from the photo."""
 OUTER_MARGIN, FOREHEAD_MARGIN, INNER_MARGIN, STEP = 5.0, 10.0, 2.5, 8.0
-"""mm: least distance from the outline of the face in the photo, below and above the brows, and from holes and steps in
-depth of at least `STEP` within it. Fitted meshes are about so far off the photographed face, and more so above the
-brows, where no landmark holds them."""
+"""mm: least distance from the outline of the face in the photo, below the eyes and above the brows, and from holes and
+steps in depth of at least `STEP` within it. Fitted meshes are about so far off the photographed face, and more so above
+the brows, where no landmark holds them."""
 ISLAND = 0.03
-"""Of the chart: smaller pieces of the visible texture, slivers of the far side of a face, are left out."""
+"""Of the chart: smaller pieces of the visible texture are left out where the other side of the face is seen: slivers of
+the far side, at a grazing angle, with which the near side would be mixed."""
 CELL = 1.7
 """Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
 DARKEST = 0.5
@@ -107,8 +108,8 @@ class TextureMapper:
         self._to_texels = chart.to_texels[self._in_chart]
         self.spacing = _spacing(model, chart)
         height = self._to_texels[:self._surface_count] @ model.mean_shape[:, 1]
-        brows = model.mean_shape[model.landmarks[17:27], 1].max()
-        self._margin = np.where(height > brows, FOREHEAD_MARGIN, OUTER_MARGIN).astype(np.float32)
+        brows, eyes = (model.mean_shape[model.landmarks[part], 1] for part in (slice(17, 27), slice(36, 48)))
+        self._margin = np.interp(height, (eyes.mean(), brows.max()), (OUTER_MARGIN, FOREHEAD_MARGIN)).astype(np.float32)
         self._corners = np.ascontiguousarray(model.triangles.T)
         count = len(model.triangles)
         self._about_vertex = sparse.csr_array(
@@ -197,10 +198,12 @@ class TextureMapper:
         return _unit(normals)
 
     def _without_islands(self, visible):
-        """The (S, S) visible texels that hang together in pieces of some size."""
+        """The (S, S) visible texels but for small pieces of which most is seen on the other side too."""
         pieces, _ = label(visible)
-        large = np.bincount(pieces.ravel()) >= ISLAND * len(self._in_chart)
-        return visible & large[pieces]
+        pieces = pieces.ravel()
+        size, seen_twice = np.bincount(pieces), np.bincount(pieces, visible.ravel()[self._mirrored])
+        kept = (size >= ISLAND * len(self._in_chart)) | (seen_twice < size / 2)
+        return visible & kept[pieces].reshape(visible.shape)
 
     def _as_map(self, values):
         """Texel values as a map that is 0 outside the chart."""

@@ -170,6 +170,19 @@ def test_the_other_side_of_a_symmetric_chart_is_its_mirror_image(name):
     assert np.array_equal(mirrored[~chart.mask], (row * 96 + column)[~chart.mask])
 
 
+def test_a_sliver_of_the_far_side_is_left_out_and_a_piece_seen_only_once_kept():
+    visible = np.zeros((96, 96), bool)
+    visible[30:60, 15:40] = True
+    expected = visible.copy()
+    visible[40:45, 60:70] = True  # the mirror image of seen texels
+    visible[70:75, 60:70] = expected[70:75, 60:70] = True
+    visible[10:30, 50:80] = expected[10:30, 50:80] = True  # no sliver, nor seen twice
+    assert np.array_equal(MAPPER._without_islands(visible), expected)
+    visible[20:50, 50:85] = expected[20:50, 50:85] = True  # large
+    expected[40:45, 60:70] = True
+    assert np.array_equal(MAPPER._without_islands(visible), expected)
+
+
 def magenta(colours):
     """Where a colour has the wall in it: skin has more green than blue."""
     return colours[..., 2] - colours[..., 1] > 0.1
