@@ -38,12 +38,12 @@ def _build_options(command: Callable) -> Callable:
 _THRESHOLDS = {
     "min_visible": "Least share of the face's texels that the photo shows, 0 to 1.",
     "max_yaw": "Greatest turn of the head to a side, degrees.",
-    "max_light_ratio": "Greatest ratio of brightness between the halves of the face.",
+    "max_light_ratio": "Greatest ratio of brightness between the two sides of the face.",
     "max_saturation": "Greatest share of visible texels with a channel of 250 of 255 or more, 0 to 1.",
     "min_exposure": "Least mean luminance of the visible texels, 0 to 1.",
     "max_exposure": "Greatest mean luminance of the visible texels, 0 to 1.",
     "max_albedo_residual": "Greatest RMS difference of texture and linear albedo, RGB in 0 to 1.",
-    "min_skin": "Least share of visible skin texels that have the colour of this face's skin, 0 to 1.",
+    "min_skin": "Least share of the visible skin that has the colour of this face's own, in any part of the face, 0 to 1.",
 }
 """Fields of `texgen.selection.Selection`, which has the defaults."""
 
