@@ -43,7 +43,7 @@ _THRESHOLDS = {
     "min_exposure": "Least mean luminance of the visible texels, 0 to 1.",
     "max_exposure": "Greatest mean luminance of the visible texels, 0 to 1.",
     "max_albedo_residual": "Greatest RMS difference of texture and linear albedo, RGB in 0 to 1.",
-    "min_skin": "Least share of the visible skin that has the colour of this face's own, in any part of the face, 0 to 1.",
+    "min_skin": "Least share of skin with the colour of this face's own, in any part of the face, 0 to 1.",
 }
 """Fields of `texgen.selection.Selection`, which has the defaults."""
 
