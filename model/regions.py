@@ -12,13 +12,15 @@ from torch import nn
 from model.geometry import full_precision, he_initialise, scaled
 
 EPSILON = 1e-5
-"""Of Eq. (14), added to the variance as instance normalisation does."""
+"""Of Eq. (14). The formula adds it to sigma, the text to the variance, as instance normalisation does; so do we."""
 
 LANDMARKS = 68
 
 
 class SharedRegions(nn.Module):
     """SSRPM, Fig. 4: one set of soft regions for the features of I_u and of I_o.
+
+    F_s begins with ReLU: without it the filters that align and those that segment would be one linear map.
 
     Parameters
     ----------
@@ -190,7 +192,7 @@ def region_stylise(
 
 
 def adaptive_instance_norm(content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """Return the content with the style's mean and deviation (AdaIN, [20]): one region, the whole map.
+    """Return the content with the style's mean and deviation, AdaIN [1]_: one region, the whole map.
 
     Parameters
     ----------
@@ -203,6 +205,10 @@ def adaptive_instance_norm(content: torch.Tensor, style: torch.Tensor) -> torch.
     -------
     torch.Tensor
         (B, C, h, w), of the content's type.
+
+    References
+    ----------
+    .. [1] Huang and Belongie, Arbitrary style transfer in real-time with adaptive instance normalization, ICCV 2017.
     """
     everywhere = style.new_ones((len(style), 1, *style.shape[2:]))
     return region_stylise(content, everywhere, *region_statistics(style, everywhere))
