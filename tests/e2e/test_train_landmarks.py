@@ -93,13 +93,9 @@ def test_a_resumed_run_equals_one_never_stopped(shards, whole_run, tmp_path):
     assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
 
 
-def test_a_run_can_be_made_longer_but_not_otherwise_changed(shards, whole_run, tmp_path):
-    train_landmarks(shards, tmp_path, dataclasses.replace(CONFIG, steps=4), device="cpu")
-    train_landmarks(shards, tmp_path, CONFIG, device="cpu", resume=True)
-    ours, theirs = (load_checkpoint(folder, "landmarks") for folder in (tmp_path, whole_run))
-    assert same(ours["networks"], theirs["networks"])
+def test_a_run_that_cannot_go_on(shards, whole_run):
     with pytest.raises(ValueError, match="stacks is 3, the run was started with 2"):
-        train_landmarks(shards, tmp_path, dataclasses.replace(CONFIG, stacks=3), device="cpu", resume=True)
+        train_landmarks(shards, whole_run, dataclasses.replace(CONFIG, stacks=3), device="cpu", resume=True)
 
 
 def test_each_step_changes_its_crops_anew(shards):
