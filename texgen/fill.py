@@ -59,13 +59,20 @@ def _diffused(values, valid):
         return values
     halved, total = _halved(values), _halved(valid[None].astype(np.float32))
     coarse = _diffused(halved / np.maximum(total, 1), total[0] > 0)
-    grown = np.swapaxes(_doubled(np.swapaxes(_doubled(coarse), 1, 2)), 1, 2)
-    grown = np.where(valid, values, grown[:, :valid.shape[0], :valid.shape[1]])
+    grown = np.swapaxes(_doubled(np.swapaxes(_doubled(coarse), 1, 2)), 1, 2)[:, :valid.shape[0], :valid.shape[1]]
+    framed = np.empty((len(values), valid.shape[0] + 2, valid.shape[1] + 2), np.float32)
+    inner = framed[:, 1:-1, 1:-1]
+    inner[...] = np.where(valid, values, grown)
     for _ in range(DIFFUSION_STEPS):
-        around = np.pad(grown, ((0, 0), (1, 1), (1, 1)), mode="edge")
-        across, down = around[:, 1:-1, :-2] + around[:, 1:-1, 2:], around[:, :-2, 1:-1] + around[:, 2:, 1:-1]
-        grown = np.where(valid, values, (across + down) / 4)
-    return grown
+        framed[:, 0], framed[:, -1], framed[..., 0], framed[..., -1] = (
+            framed[:, 1], framed[:, -2], framed[..., 1], framed[..., -2]
+        )
+        mean = framed[:, 1:-1, :-2] + framed[:, 1:-1, 2:]
+        mean += framed[:, :-2, 1:-1]
+        mean += framed[:, 2:, 1:-1]
+        mean *= 0.25
+        np.copyto(inner, mean, where=~valid)
+    return inner
 
 
 def _halved(values):

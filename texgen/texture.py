@@ -1,5 +1,8 @@
 """The texture of a photographed face: what the photo shows at each texel, its light divided out, its holes filled.
 
+Departs from IV-A of the paper: I_a is not the photo's colour but that over the fitted shading, because eq. 19 lights it
+again; `Texture.filled` of `Texture.colours` is the paper's.
+
 The chart is fixed, so where a texel lies on the mesh is known once a process. Dimension key: B batch, K modes of a
 basis, V vertices, S side of the chart in texels, T texels on the surface, H/W pixels of the photo.
 """
