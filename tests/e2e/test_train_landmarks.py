@@ -132,13 +132,13 @@ def test_overfitting_three_faces(tmp_path):
     """Their landmarks are found, by the network as it is loaded, to a pixel and a half of 64."""
     shards = write_toy_asmd(tmp_path / "shards", toy_model(), 3, size=64)
     config = dataclasses.replace(
-        CONFIG, batch_size=3, width=1 / 8, steps=60, learning_rate=5e-3, log_every=15, checkpoint_every=200,
+        CONFIG, batch_size=3, stacks=1, width=1 / 8, steps=60, learning_rate=5e-3, log_every=15, checkpoint_every=200,
         validate_every=200, validation_fraction=0, augmentation=NO_AUGMENTATION,
     )
     dataset = FaceDataset(shards, LANDMARKS)
     run_training(LandmarkTask(dataset, config, torch.device("cpu")), tmp_path / "run", config)
     losses = [record["loss"] for record in read_log(tmp_path / "run")]
-    assert (np.diff(losses) < 0).all() and losses[-1] < 0.5, losses  # 2 is empty heatmaps
+    assert (np.diff(losses) < 0).all() and losses[-1] < 0.25, losses  # 1 is empty heatmaps
     samples = [dataset[index] for index in range(3)]
     image, truth = (torch.stack([sample[key] for sample in samples]) for key in ("image", "landmarks"))
     network = load_landmark_network(tmp_path / "run")
