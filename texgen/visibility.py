@@ -70,25 +70,28 @@ def visible_texels(
     left, top = sample_x.min() - 2 * cell, sample_y.min() - 2 * cell  # two empty cells around the face
     columns, rows = int((sample_x.max() - left) / cell) + 3, int((sample_y.max() - top) / cell) + 3
 
-    def cells(x, y):
-        return ((y - top) / cell).astype(np.int32) * columns + ((x - left) / cell).astype(np.int32)
+    def cells(x, y):  # what lies off the surface is in an empty cell of the border
+        column, row = ((x - left) / cell).astype(np.int32), ((y - top) / cell).astype(np.int32)
+        return np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
 
     nearest = _nearest(sample_depth, cells(sample_x, sample_y), rows * columns)
     seen = np.flatnonzero(normals[:, 2] > facing)
     x, y, depth = np.ascontiguousarray(texels[seen].T)
-    front = nearest[np.clip(cells(x, y), 0, rows * columns - 1)]
+    front = nearest[cells(x, y)]
     right, up, toward = np.ascontiguousarray(surface_normals[front].T)
     slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.hypot(right, up), 1e-6))
     plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
-    kept = np.flatnonzero(plane - depth <= SLACK * cell)
+    kept = np.flatnonzero((plane - depth <= SLACK * cell) | (front < 0))
 
     if np.any(outer_margin) or inner_margin:
-        margins = np.stack(np.broadcast_arrays(outer_margin, np.full(len(texels), inner_margin)), -1)[seen[kept]]
+        outer_margin = np.broadcast_to(outer_margin, len(texels))[seen[kept]]
         relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
         away = np.stack([_distance(outline) for outline in _outlines(relief, step)], -1)
-        places = np.stack([(x[kept] - left) / cell - 0.5, (y[kept] - top) / cell - 0.5], 1)
+        places = np.stack([(x[kept] - left) / cell, (y[kept] - top) / cell], 1) - np.float32(0.5)
         room = cell * (sample_image(away, places) - 0.5)  # from the centres of cells, of which half is covered
-        kept = kept[((room > margins) | (margins == 0)).all(axis=1)]
+        kept = kept[
+            ((room[:, 0] > outer_margin) | (outer_margin == 0)) & ((room[:, 1] > inner_margin) | (inner_margin == 0))
+        ]
     visible = np.zeros(len(texels), bool)
     visible[seen[kept]] = True
     return visible

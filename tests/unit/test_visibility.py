@@ -124,6 +124,17 @@ def test_a_sheet_hides_what_is_clearly_behind_it():
         assert seen[:1600].reshape(40, 40)[:8].all()
 
 
+def test_nothing_hides_what_lies_beside_the_surface():
+    surface = sheet(20, 20, depth=9.0, x=100, y=50)
+    surface = surface[np.abs(surface[:, 0] - 110) > 4]  # with a gap
+    places = sheet(200, 40, y=40)
+    inside = ((np.abs(places[:, 0] - 109.5) < 9.5) & (np.abs(places[:, 1] - 59.5) < 9.5)
+              & (np.abs(places[:, 0] - 110) > 4))
+    seen = visible_texels(places, np.broadcast_to(UP, places.shape), surface, np.broadcast_to(UP, surface.shape), 2.0)
+    beside = (np.abs(places[:, 0] - 109.5) > 12) | (np.abs(places[:, 1] - 59.5) > 12) | (places[:, 0] == 110)
+    assert not seen[inside].any() and seen[beside].all()
+
+
 def test_a_slope_does_not_hide_itself():
     places = sheet(40, 40)
     for slope in (0.5, 2.9, -2.9):
