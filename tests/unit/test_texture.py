@@ -132,6 +132,18 @@ def test_a_texel_of_several_pixels_is_their_mean():
     assert both.sum() > 100 and np.abs(cut.colours - fine.colours)[both].mean() < 0.01
 
 
+def test_reduced_photos_are_read_at_the_same_places():
+    side, factor = 600, 6
+    ramp = np.linspace(0, 255, side)
+    image = np.rint(np.stack([*np.meshgrid(ramp, ramp), np.zeros((side, side))], -1)).astype(np.uint8)
+    vertices, pose, position = MODEL.mean_shape, np.array([0.1, 0.4, 0.2]), np.array([301.0, 297.0, 0.5 * factor])
+    texture = MAPPER.extract(image, vertices, pose, position, LIGHT)
+    places = np.moveaxis(CHART.unwrap(project(vertices.astype(np.float64), pose, position)), 0, -1)[..., :2]
+    assert int(MAPPER.spacing * position[2]) >= 4
+    off = (texture.colours[..., :2] * 255 - places * 255 / (side - 1))[texture.visible]
+    assert np.abs(off.mean(axis=0)).max() < 0.1  # half a pixel is 0.2, half a box more
+
+
 def test_what_lies_outside_the_photo_is_not_visible():
     id_coeffs, exp_coeffs, albedo_coeffs = coefficients()
     vertices, pose = MODEL.shape(id_coeffs, exp_coeffs), np.zeros(3)
