@@ -132,6 +132,31 @@ def test_skin_fraction_is_of_the_worst_part(toy):
     )
 
 
+def test_skin_is_told_relative_to_the_face_itself(toy):
+    """The whole face in another colour and light is skin; a texel of another tint or brightness is not.
+
+    A face of uneven brightness forgives more, and a shadow may be tinted.
+    """
+    _, chart, texels = toy
+    linear = np.broadcast_to(np.float32([0.6, 0.55, 0.5]), (65, 65, 3)).copy()
+    part = texels.surface[texels.part == np.bincount(texels.part + 1)[1:].argmax()]
+    some = part[:len(part) // 3]
+    face = np.float32([0.55, 0.35, 0.2])  # orange, and darker than the fitted light says
+    uneven = np.exp(np.random.default_rng(4).normal(0, 0.15, (65, 65, 1))).astype(np.float32)
+
+    def found(factor, face=face):
+        texture = flat_texture(chart, [0, 0, 0])
+        texture.colours[:] = face
+        texture.colours.reshape(-1, 3)[some] *= np.float32(factor)
+        return measure(texture, linear, texels, np.zeros(3)).skin_fraction < 1 - 0.9 * len(some) / len(part)
+
+    assert not found([1, 1, 1]) and not found(1.15) and not found(0.85) and not found([1.05, 1, 0.95])
+    assert found(1.5) and found(0.65)
+    assert found([1.3, 1, 1 / 1.3]) and found([1 / 1.3, 1, 1.3])
+    assert not found(1.3, face * uneven) and found(0.3, face * uneven)
+    assert found([1.16, 1, 1 / 1.16]) and not found(0.82 * np.array([1.16, 1, 1 / 1.16]))
+
+
 def test_nothing_in_sight_is_no_error(toy):
     _, chart, texels = toy
     texture = flat_texture(chart, [0.5, 0.4, 0.3], np.zeros_like(chart.mask))
