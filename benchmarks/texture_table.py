@@ -26,7 +26,7 @@ from model.data import TEXTURE, FaceDataset, face_in_chart
 from model.landmarks import load_landmark_network
 from model.perceptual import load_perceptual
 from model.train_geometry import default_device
-from model.train_texture import TextureTask
+from model.train_texture import TextureTask, albedo_predictor
 from model.trainer import run_training
 
 VARIANTS = {
@@ -106,12 +106,13 @@ def markdown(results: dict[str, dict]) -> str:
 @click.option("--validation-fraction", type=float, default=0.05, show_default=True)
 @click.option("--validate-every", type=int, default=2000, show_default=True)
 @click.option("--log-every", type=int, default=100, show_default=True)
+@click.option("--predicted-albedo", is_flag=True, help="I_u from the p_t that the geometry run predicts.")
 @click.option("--minutes", type=float, help="Most for each variant.")
 @click.option("--workers", type=int, default=0, show_default=True, help="Processes that decode.")
 @click.option("--device", help="[default: the GPU if there is one]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
 def main(shards, runs, geometry, perceptual, landmarks, face_model, variants, steps, batch_size, width, learning_rate,
-         seed, validation_fraction, validate_every, log_every, minutes, workers, device, output):
+         seed, validation_fraction, validate_every, log_every, predicted_albedo, minutes, workers, device, output):
     """Train variants of the texture stream on SHARDS, each into its folder in RUNS, and print their table."""
     names = variants.split(",")
     if set(names) - VARIANTS.keys():
@@ -122,7 +123,7 @@ def main(shards, runs, geometry, perceptual, landmarks, face_model, variants, st
     settings = {
         "steps": steps, "batch_size": batch_size, "width": width, "learning_rate": learning_rate, "seed": seed,
         "validation_fraction": validation_fraction, "validate_every": validate_every, "log_every": log_every,
-        "checkpoint_every": validate_every,
+        "checkpoint_every": validate_every, "predicted_albedo": predicted_albedo,
     }
     kept = json.loads(output.read_text(encoding="utf-8")) if output and output.exists() else {}
     if kept and (kept["settings"], kept["samples_sha256"]) != (settings, dataset.samples_sha256):
@@ -136,7 +137,10 @@ def main(shards, runs, geometry, perceptual, landmarks, face_model, variants, st
         if guided and landmarks is None:
             raise click.UsageError(f"{name} needs --landmarks")
         network = load_landmark_network(landmarks) if guided else None
-        task = TextureTask(dataset, face, chart, config, device, workers, phi=phi, landmarks=network)
+        stream = albedo_predictor(geometry, dataset.attributes) if predicted_albedo else None
+        task = TextureTask(
+            dataset, face, chart, config, device, workers, phi=phi, landmarks=network, geometry=stream
+        )
         results[name] = train_variant(task, runs / name, minutes)
         report = {
             "benchmark": "texture_table", "commit": commit, "date": datetime.date.today().isoformat(),

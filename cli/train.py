@@ -124,9 +124,11 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
 @click.option("--perceptual", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="torchvision's VGG-19 weights file, for the contextual loss (eq. 17).")
 @click.option("--geometry", type=click.Path(exists=True, path_type=Path),
-              help="Geometry run whose encoder stands in for VGG-19.")
+              help="Geometry run whose encoder stands in for VGG-19, and for --predicted-albedo.")
 @click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
               help="Run of `train landmarks`, or a 3D-FAN file, for the landmark-guided regions (eq. 9).")
+@click.option("--predicted-albedo/--annotated-albedo", default=False, show_default=True,
+              help="Linear albedo I_u as the geometry run predicts it from the photo, or as annotated.")
 @click.option("--regions", type=click.IntRange(min=1), default=16, show_default=True, help="Soft semantic regions n.")
 @click.option("--stylisation", type=click.Choice(["srsm", "adain", "transform"]), default="srsm", show_default=True,
               help="By regions (eq. 13-14), or for comparison of the whole map: AdaIN, or a plain convolution.")

@@ -184,6 +184,9 @@ class TextureConfig(RunConfig):
         needs is not made.
     fill_weight : float
         Weight in the reconstruction loss of texels that the photo does not show and that were filled in.
+    predicted_albedo : bool
+        Departs from Sec. IV-A: make I_u of the p_t that a frozen geometry stream predicts from the photo, as
+        reconstruction does, in place of the annotated p_t.
     """
 
     steps: int = 200_000
@@ -196,6 +199,7 @@ class TextureConfig(RunConfig):
     omega_c: float = 3.0
     omega_a: float = 0.2
     fill_weight: float = 0.2
+    predicted_albedo: bool = False
 
     def __post_init__(self):
         if not any((self.omega_r, self.omega_c, self.omega_a)):

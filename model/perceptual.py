@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.checkpoint import load_checkpoint, load_tensors
-from model.config import GeometryConfig
+from model.checkpoint import load_tensors
 from model.geometry import MultiTaskEncoder
+from model.train_geometry import load_geometry_stream
 
 VGG19_CHANNELS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 """Output channels of VGG-19's sixteen convolutions; a 2x2 maximum pooling lies between the blocks."""
@@ -93,13 +93,9 @@ def load_perceptual(vgg19: Path | None = None, geometry: Path | None = None) -> 
     if vgg19 is not None:
         return load_vgg19(vgg19)
     if geometry is not None:
-        state = load_checkpoint(geometry, "geometry")
-        config = GeometryConfig.from_dict(state["config"])
-        encoder = MultiTaskEncoder(config.width, batch_norm=not config.encoder_weights)
-        weights, prefix = state["networks"]["geometry"], "encoder."
-        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-        trained = f"width {config.width:g}, {state['step']} steps"
-        return from_encoder(encoder, f"the encoder of a geometry run ({trained}), for want of VGG-19's weights")
+        network, config, _, steps = load_geometry_stream(geometry)
+        trained = f"width {config.width:g}, {steps} steps"
+        return from_encoder(network.encoder, f"the encoder of a geometry run ({trained}), for want of VGG-19's weights")
     raise ValueError(
         "the contextual loss needs trained features: give the ImageNet weights of VGG-19 (--perceptual vgg19.pth) or "
         "a geometry run (--geometry RUN), or turn the loss off (--no-contextual)"

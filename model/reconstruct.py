@@ -17,12 +17,10 @@ from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, transform_placement
 from bfm.render import clay
-from model.checkpoint import load_checkpoint
-from model.config import GeometryConfig
-from model.geometry import GeometryStream, denormalise_position
+from model.geometry import denormalise_position
 from model.landmark_files import read_landmarks
 from model.mesh_files import textured_mesh, write_glb, write_obj, write_ply
-from model.train_geometry import map_space, torch_device
+from model.train_geometry import load_geometry_stream, map_space
 
 OVERLAY_SIZE = 768
 """Longer side of the overlay picture, pixels, at most."""
@@ -103,21 +101,16 @@ class Reconstructor:
     """
 
     def __init__(self, checkpoint: Path, model: MorphableModel | None = None, device: str | None = None):
-        state = load_checkpoint(checkpoint, "geometry")
-        config, self.metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
-        if state["step"] <= config.parameter_steps:
+        trained = load_geometry_stream(checkpoint, device)
+        self.network, self.metadata = trained.network, trained.metadata
+        if trained.step <= trained.config.parameter_steps:
             raise ValueError(
-                f"{checkpoint} has {state['step']} steps done, but its decoders are trained only after step "
-                f"{config.parameter_steps}; train on with --resume"
+                f"{checkpoint} has {trained.step} steps done, but its decoders are trained only after step "
+                f"{trained.config.parameter_steps}; train on with --resume"
             )
         uv = self.metadata["chart_uv"].numpy()
         self.model, self.maps = map_space(self.metadata, model or load_model("open"), uv)
-        self.device = torch_device(device)
-        self.network = GeometryStream(
-            self.metadata["albedo_modes"], self.metadata["size"], config.width, not config.encoder_weights
-        )
-        self.network.load_state_dict(state["networks"]["geometry"])
-        self.network.to(self.device).eval()
+        self.device = next(self.network.parameters()).device
 
     @torch.no_grad()
     def __call__(self, photo: Image.Image, square: Square) -> FaceGeometry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
+from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
 from model.data import Batch, FaceDataset, Preparer, face_in_chart, step_generator
 from model.geometry import GeometryStream
@@ -198,3 +200,49 @@ class GeometryTask(Task):
         batch = self.preparer(raw)
         predicted = self.network.eval()(batch.image.contiguous(memory_format=self.memory_format))
         return geometry_errors(predicted, batch, self.maps, self.landmarks)
+
+
+class TrainedGeometry(NamedTuple):
+    """A trained geometry stream, ready for use.
+
+    Attributes
+    ----------
+    network : GeometryStream
+        On its device, in evaluation mode, frozen.
+    config : GeometryConfig
+        Of the run.
+    metadata : dict
+        Of the checkpoint: face model, chart, size and what else the run was.
+    step : int
+        Steps done.
+    """
+
+    network: GeometryStream
+    config: GeometryConfig
+    metadata: dict
+    step: int
+
+
+def load_geometry_stream(path: Path, device: str | None = "cpu") -> TrainedGeometry:
+    """Return the geometry stream of a run.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder, or its checkpoint.
+    device : str | None
+        As `torch_device` takes it.
+
+    Returns
+    -------
+    TrainedGeometry
+        Errors are those of `load_checkpoint` and `torch_device`.
+    """
+    state = load_checkpoint(path, "geometry")
+    config, metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
+    network = GeometryStream(
+        metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights
+    )
+    network.load_state_dict(state["networks"]["geometry"])
+    network.to(torch_device(device)).eval().requires_grad_(False)
+    return TrainedGeometry(network, config, metadata, state["step"])

@@ -14,8 +14,9 @@ from bfm.charts import Chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.checkpoint import load_checkpoint, weights_sha256
-from model.config import TextureConfig
+from model.config import Augmentation, TextureConfig
 from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, step_generator
+from model.geometry import GeometryStream
 from model.landmarks import LandmarkNetwork, load_landmark_network
 from model.metrics import texture_errors
 from model.perceptual import STRIDES, PerceptualFeatures, load_perceptual
@@ -23,7 +24,7 @@ from model.texture import PatchDiscriminator, Stylised, TextureStream
 from model.texture_losses import (
     adversarial_loss, contextual_loss, discriminator_loss, draw_points, layer_points, reconstruction_loss,
 )
-from model.train_geometry import torch_device
+from model.train_geometry import load_geometry_stream, torch_device
 from model.trainer import Task, run_training
 
 ADAM_BETAS = (0.5, 0.999)
@@ -78,6 +79,14 @@ def train_texture(
     dataset = FaceDataset(shards, TEXTURE)
     face, chart = face_in_chart(dataset.attributes, model or load_model("open"), dataset.chart_uv)
     phi = load_perceptual(perceptual, geometry) if config.omega_c else None
+    stream = None
+    if config.predicted_albedo:
+        if geometry is None:
+            raise ValueError(
+                "the predicted albedo needs a trained geometry stream: give a geometry run (--geometry RUN), or take "
+                "the annotated one (--annotated-albedo)"
+            )
+        stream = albedo_predictor(geometry, dataset.attributes)
     network = None
     if config.stylisation == "srsm" and config.landmark_branch:
         if landmarks is None:
@@ -86,8 +95,41 @@ def train_texture(
                 "3D-FAN file (--landmarks), or leave the branch out (--no-landmark-branch)"
             )
         network = load_landmark_network(landmarks)
-    task = TextureTask(dataset, face, chart, config, torch_device(device), workers, phi=phi, landmarks=network)
+    task = TextureTask(
+        dataset, face, chart, config, torch_device(device), workers, phi=phi, landmarks=network, geometry=stream
+    )
     return run_training(task, run_dir, config, resume, on_log)
+
+
+def albedo_predictor(run: Path, attributes: dict) -> GeometryStream:
+    """Return the geometry stream of a run, to predict p_t of the photos of some shards.
+
+    Parameters
+    ----------
+    run : Path
+        Of ``dualface train geometry``.
+    attributes : dict
+        Of the shards.
+
+    Returns
+    -------
+    GeometryStream
+        On the CPU, frozen.
+
+    Raises
+    ------
+    ValueError
+        If it was trained on another face model or size, or the face model has no albedo to predict.
+    """
+    network, _, metadata, _ = load_geometry_stream(run)
+    for key in ("face_model_sha256", "size"):
+        if metadata[key] != attributes[key]:
+            raise ValueError(
+                f"{run} must be a geometry run on shards of the same {key}, {attributes[key]}, got {metadata[key]}"
+            )
+    if not network.albedo_modes:
+        raise ValueError(f"the face model '{metadata['face_model']}' has no texture; take the annotated albedo")
+    return network
 
 
 class TextureTask(Task):
@@ -111,6 +153,8 @@ class TextureTask(Task):
         For the contextual loss; None where it is off.
     landmarks : LandmarkNetwork | None
         K, frozen; None where there is no landmark branch.
+    geometry : GeometryStream | None
+        Frozen, to predict p_t; None where the annotated p_t is taken.
 
     Attributes
     ----------
@@ -131,6 +175,7 @@ class TextureTask(Task):
     def __init__(
         self, dataset: FaceDataset, model: MorphableModel, chart: Chart, config: TextureConfig, device: torch.device,
         workers: int = 0, *, phi: PerceptualFeatures | None, landmarks: LandmarkNetwork | None,
+        geometry: GeometryStream | None = None,
     ):
         super().__init__(dataset, config, device, workers)
         attributes = dataset.attributes
@@ -141,10 +186,10 @@ class TextureTask(Task):
         self.generator = TextureStream(
             config.regions, config.stylisation, config.skips, config.landmark_branch, config.width, size
         )
-        self.phi, self.landmarks = phi, landmarks
+        self.phi, self.landmarks, self.geometry = phi, landmarks, geometry
         networks = {"generator": self.generator, "discriminator": self.discriminator, "landmarks": landmarks}
         self.networks = {key: network for key, network in networks.items() if network is not None}
-        for network in (*self.networks.values(), *([phi] if phi else [])):
+        for network in (*self.networks.values(), *(frozen for frozen in (phi, geometry) if frozen)):
             network.to(device, memory_format=self.memory_format)
         self.optimisers = {
             key: self.adam(network, betas=ADAM_BETAS) for key, network in self.networks.items() if key != "landmarks"
@@ -160,13 +205,14 @@ class TextureTask(Task):
             "landmark_stacks": landmarks.stacks if landmarks else 0,
             "landmark_width": landmarks.width if landmarks else 0.0,
             "landmarks_sha256": weights_sha256(landmarks) if landmarks else "",
+            "geometry_sha256": weights_sha256(geometry) if geometry else "",
         }
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the discriminator on Eq. (16), then the generator on Eq. (18), as pix2pix does."""
         config = self.config
         draws = step_generator(config.seed, step)
-        batch = self.preparer(raw, config.augmentation, draws)
+        batch = self.prepare(raw, config.augmentation, draws)
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate_at(step)
@@ -180,6 +226,18 @@ class TextureTask(Task):
         losses |= self.losses(generated, batch, draws)
         self._update("generator", losses["loss"])
         return {key: value.detach() for key, value in losses.items()}
+
+    def prepare(
+        self, raw: dict[str, torch.Tensor], augmentation: Augmentation | None = None,
+        draws: torch.Generator | None = None,
+    ) -> TextureBatch:
+        """Return the batch of the preparer, its I_u of the predicted p_t where the config wants that."""
+        batch = self.preparer(raw, augmentation, draws)
+        if self.geometry is None:
+            return batch
+        with torch.no_grad(), self.autocast():
+            coeffs = self.geometry.predict_parameters(batch.image.contiguous(memory_format=self.memory_format)).albedo
+        return batch._replace(linear_albedo=self.preparer.linear_albedo(coeffs.float()) * batch.inside)
 
     def generate(self, batch: TextureBatch) -> torch.Tensor:
         """Return (B, 3, S, S) generated albedo maps, 0 outside the chart as the true ones are."""
@@ -232,7 +290,7 @@ class TextureTask(Task):
 
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the `texture_errors` of a raw batch, not augmented, in full precision."""
-        batch = self.preparer(raw)
+        batch = self.prepare(raw)
         self.generator.eval()
         return texture_errors(self.generate(batch), batch)
 
@@ -241,7 +299,7 @@ class TextureTask(Task):
         """Return rows of I_o, I_u, generated albedo, I_a, and what of I_a the photo shows; held-out ones if any."""
         indices = self.held_out if len(self.held_out) else self.training
         chosen = indices[::-(-len(indices) // SHEET_ROWS)]
-        batch = self.preparer(torch.utils.data.default_collate([self.dataset[index] for index in chosen]))
+        batch = self.prepare(torch.utils.data.default_collate([self.dataset[index] for index in chosen]))
         self.generator.eval()
         columns = (
             batch.image, batch.linear_albedo, self.generate(batch), batch.albedo, batch.albedo * batch.visible
