@@ -140,6 +140,36 @@ def test_sheet_shows_the_triplet_and_what_came_of_it(model, shards, whole_run, f
             assert np.abs(found - expected).max() <= 0.51
 
 
+def test_a_step_is_a_function_of_its_number_and_the_seed(model, shards, frozen):
+    losses = []
+    for seed in (3, 3, 4):  # of the order and the augmentation; the weights are those of 3
+        task = task_of(model, shards, CONFIG, frozen)
+        task.config = dataclasses.replace(CONFIG, seed=seed)
+        torch.rand(len(losses))  # the global generator is elsewhere
+        losses.append(task.step(next(iter(task.batches(1, 2))), 1))
+    assert same_tensors(losses[0], losses[1]) and not same_tensors(losses[0], losses[2])
+
+
+def test_the_discriminator_learns_which_are_real(model, shards, frozen):
+    task = task_of(model, shards, dataclasses.replace(CONFIG, learning_rate=5e-3), frozen)
+    batch = task.preparer(next(iter(task.batches(0, 1))))
+    generated = batch.linear_albedo
+    losses = [float(task.update_discriminator(generated, batch.albedo).detach()) for _ in range(15)]
+    assert losses[-1] < losses[0] / 2
+    assert task.discriminator(batch.albedo).mean() > task.discriminator(generated).mean() + 1
+
+
+def test_measuring_between_steps_changes_nothing(model, shards, frozen):
+    for measure in (lambda: task.errors(raw), lambda: task.pictures()):
+        task = task_of(model, shards, CONFIG, frozen)
+        raw = next(iter(task.batches(0, 1)))
+        task.step(raw, 0)
+        before = {key: value.clone() for key, value in task.generator.state_dict().items()}
+        with torch.no_grad():
+            measure()
+        assert same_tensors(before, dict(task.generator.state_dict()))
+
+
 def test_learning_rate_is_a_function_of_the_step(model, shards, frozen):
     config = dataclasses.replace(CONFIG, steps=8, learning_rate=1e-3)
     assert [config.learning_rate_at(step) for step in range(8)] == pytest.approx(

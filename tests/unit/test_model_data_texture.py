@@ -88,6 +88,14 @@ def test_a_model_without_texture_has_its_mean(model, tmp_path):
     torch.testing.assert_close(preparer(raw).linear_albedo, expected.expand(2, -1, -1, -1))
 
 
+def test_extreme_coefficients_stay_colours(model, folders):
+    dataset = FaceDataset(folders["params"], TEXTURE)
+    preparer = TexturePreparer(*face_in_chart(dataset.attributes, model, dataset.chart_uv), dataset.attributes, CPU)
+    raw = torch.utils.data.default_collate([dataset[0], dataset[1]])
+    linear = preparer({**raw, "albedo_coeffs": raw["albedo_coeffs"] * 100}).linear_albedo
+    assert linear.min() == 0 and linear.max() == 1
+
+
 def test_all_of_a_triplet_is_mirrored_together():
     batch = random_batch()
     seen = augment_triplet(batch, only(flip=0.5), step_generator(0, 0))
