@@ -13,11 +13,12 @@ from toy_ftd import write_toy_ftd
 from cli.main import main
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import NO_AUGMENTATION, GeometryConfig, LandmarkConfig, TextureConfig
-from model.data import TEXTURE, FaceDataset, face_in_chart
+from model.data import TEXTURE, FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
 from model.landmarks import LandmarkNetwork, load_landmark_network
 from model.perceptual import load_perceptual
-from model.train_texture import TextureTask, load_texture_stream, train_texture
+from model.train_geometry import load_geometry_stream
+from model.train_texture import TextureTask, albedo_predictor, load_texture_stream, train_texture
 from model.trainer import read_log, run_training
 
 SIZE = 64  # K halves a quarter of it four times
@@ -37,10 +38,11 @@ def shards(model, tmp_path_factory):
     return write_toy_ftd(tmp_path_factory.mktemp("shards"), model, 8, SIZE)
 
 
-def write_geometry(folder, seed):
+def write_geometry(folder, seed, size=SIZE):
     torch.manual_seed(seed)
-    stream = GeometryStream(4, SIZE, 0.1, batch_norm=True)
-    save_checkpoint(folder, "geometry", 1, GeometryConfig(width=0.1).to_dict(), {}, {"geometry": stream}, {})
+    stream = GeometryStream(4, size, 0.1, batch_norm=True)
+    metadata = {"albedo_modes": 4, "size": size, "face_model_sha256": toy_model().sha256}
+    save_checkpoint(folder, "geometry", 1, GeometryConfig(width=0.1).to_dict(), metadata, {"geometry": stream}, {})
     return folder
 
 
@@ -77,6 +79,7 @@ def task_of(model, shards, config, frozen):
         dataset, face, chart, config, torch.device("cpu"),
         phi=load_perceptual(geometry=frozen["geometry"]) if config.omega_c else None,
         landmarks=load_landmark_network(frozen["landmarks"]) if config.landmark_branch else None,
+        geometry=albedo_predictor(frozen["geometry"], dataset.attributes) if config.predicted_albedo else None,
     )
 
 
@@ -232,6 +235,27 @@ def test_networks_that_were_not_given(model, shards, frozen, tmp_path):
     with pytest.raises(ValueError, match="there is no loss to train on"):
         dataclasses.replace(CONFIG, omega_r=0, omega_c=0, omega_a=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_linear_albedo_as_predicted_from_the_photo(model, shards, frozen, tmp_path):
+    task = task_of(model, shards, dataclasses.replace(CONFIG, predicted_albedo=True), frozen)
+    raw = next(iter(task.batches(0, 1)))
+    batch, plain = task.prepare(raw), task.preparer(raw)
+    coeffs = load_geometry_stream(frozen["geometry"]).network.predict_parameters(plain.image).albedo
+    face, chart = face_in_chart(task.dataset.attributes, model, task.dataset.chart_uv)
+    expected = np.clip(chart.unwrap(face.albedo(coeffs.numpy())), 0, 1)
+    np.testing.assert_allclose(batch.linear_albedo, expected, atol=1e-5)
+    assert (batch.linear_albedo - plain.linear_albedo).abs().max() > 0.01
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch[2:], plain[2:]))
+    # of the photo as it was augmented
+    seen = task.prepare(raw, CONFIG.augmentation, step_generator(0, 0))
+    coeffs = task.geometry.predict_parameters(seen.image).albedo
+    torch.testing.assert_close(seen.linear_albedo, task.preparer.linear_albedo(coeffs) * seen.inside)
+    with pytest.raises(ValueError, match=f"on shards of the same size, {SIZE}, got 32"):
+        albedo_predictor(write_geometry(tmp_path, 0, 32), task.dataset.attributes)
+    with pytest.raises(ValueError, match=r"needs a trained geometry stream: .*\(--annotated-albedo\)"):
+        config = dataclasses.replace(CONFIG, predicted_albedo=True, omega_c=0.0)
+        train_texture(shards, tmp_path / "run", config, model, "cpu", landmarks=frozen["landmarks"])
 
 
 @pytest.mark.parametrize("off, term, network", (

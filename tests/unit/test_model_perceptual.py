@@ -105,7 +105,8 @@ def test_a_geometry_run_in_its_place(tmp_path):
     torch.manual_seed(0)
     stream = GeometryStream(4, 32, 0.1, batch_norm=True)
     stream.train()(torch.rand(4, 3, 32, 32))
-    save_checkpoint(tmp_path, "geometry", 12, config.to_dict(), {}, {"geometry": stream}, {})
+    metadata = {"albedo_modes": 4, "size": 32}
+    save_checkpoint(tmp_path, "geometry", 12, config.to_dict(), metadata, {"geometry": stream}, {})
     phi = load_perceptual(geometry=tmp_path)
     image = torch.rand(1, 3, 32, 32)
     for ours, theirs in zip(phi(image), from_encoder(stream.eval().encoder)(image), strict=True):
