@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import binary_erosion
 from toy import toy_model
-from toy_tree import FACE, MODEL, write_tree
+from toy_tree import MODEL, write_tree
 from tqdm import tqdm
 
-from asmgen.asmd import decode_image
+from asmgen.asmd import decode_image, encode_image
 from asmgen.shards import ShardSet, ShardWriter
 from asmgen.sheets import GAP, HEADING, STRIP, THUMBNAIL, TILE, rejected_sheet
 from bfm.model_file import save_model
@@ -75,8 +75,9 @@ def test_sheet_shows_the_triplet_the_mask_and_the_light(folders):
         tiles, strips = pictures(sheet, row)
         crop, mask = decode_image(sample["image"]) / 255, reader.mask(sample)
         linear, albedo = reader.linear_albedo(sample), reader.albedo(sample)
-        for tile, wanted in ((tiles[0], crop), (tiles[1], linear), (tiles[2], albedo)):
-            assert np.abs(tile - enlarged(wanted)).mean() < 0.01
+        assert np.abs(tiles[0] - enlarged(crop)).mean() < 0.01
+        for tile, wanted in ((tiles[1], linear), (tiles[2], albedo)):
+            np.testing.assert_allclose(tile, enlarged(wanted), atol=1.01 / 255)
         chart = reader.shards.constants["mask"]
         filled, seen = (binary_erosion(area, iterations=3).repeat(4, 0).repeat(4, 1) for area in (chart & ~mask, mask))
         assert np.abs(tiles[3] - tiles[2])[seen].max() < 0.01
@@ -94,22 +95,67 @@ def test_sheet_shows_the_triplet_the_mask_and_the_light(folders):
     assert np.abs(pictures(sheet, 0)[0][2] - pictures(sheet, 1)[0][2]).mean() > 0.01
 
 
-def test_the_mesh_wears_the_texture(folders):
-    """From the front, the mesh has I_a's colour at the nose tip, and shows more of a cheek from its side."""
-    reader = FtdReader(folders["all"])
-    sample = reader.shards[0]
-    tiles, strips = pictures(ftd_sheet(folders["all"], [0], MODEL), 0)
-    column, row = np.rint(reader.shards.constants["uv"][FACE.landmarks[40]] * [63, -63] + [0, 63]).astype(int)
-    vertices = FACE.shape(sample["id_coeffs"], sample["exp_coeffs"])
-    low, high = vertices[:, :2].min(0), vertices[:, :2].max(0)
-    scale = TILE / (1.08 * (high - low).max())
-    x, y = ((vertices[FACE.landmarks[40], :2] - (low + high) / 2) * scale * [1, -1] + TILE / 2).astype(int)
-    for tile, texels in ((tiles[5], reader.albedo(sample)), (thumbnails(strips[1])[0], reader.linear_albedo(sample))):
-        zoom = len(tile) / TILE
-        at = tile[int(y * zoom), int(x * zoom)]
-        np.testing.assert_allclose(at, texels[row - 1:row + 2, column - 1:column + 2].mean((0, 1)), atol=0.06)
-    sides = [(thumbnail.min(axis=-1) < 0.97).mean() for thumbnail in thumbnails(strips[1])]
-    assert all(0.1 < side < 0.9 for side in sides)
+RED, BLUE = np.array([0.8, 0.1, 0.1]), np.array([0.2, 0.3, 0.9])
+
+
+def painted_sheet(folders, path, linear, albedo, lit=False) -> tuple[dict, list, list]:
+    """A sample whose I_u and I_a are given, (64, 64, 3), and the pictures of its sheet."""
+    shards = ShardSet(folders["all"])
+    sample, chart = shards[0], shards.constants["mask"]
+    with ShardWriter(path, shards.attributes | {"lit": lit}, shards.constants) as writer:
+        writer.add(sample | {
+            "linear_albedo_map": np.rint(255 * linear * chart[..., None]).astype(np.uint8),
+            "albedo_map": encode_image(np.rint(255 * np.broadcast_to(albedo, (64, 64, 3))).astype(np.uint8)),
+        })
+    return sample, *pictures(ftd_sheet(path, [0], MODEL), 0)
+
+
+def test_the_mesh_wears_the_texture_upright(folders, tmp_path):
+    """I_a blue above and red below: so is the face from the front, and in the photo."""
+    albedo = np.where(np.arange(64)[:, None, None] < 32, BLUE, RED)
+    _, tiles, strips = painted_sheet(folders, tmp_path / "painted.h5", RED, albedo)
+    for view in (tiles[5], thumbnails(strips[5])[2]):
+        column, third = view[:, len(view) // 2], len(view) // 3
+        above, below = column[third - 5:third + 5].mean(axis=0), column[-third - 5:-third + 5].mean(axis=0)
+        assert above[2] > 2 * above[0] and below[0] > 2 * below[2]
+
+
+@pytest.mark.parametrize("lit", [False, True])
+def test_each_map_is_in_its_place(folders, tmp_path, lit):
+    """A red I_u and a blue I_a: the maps, the faces that wear them from three sides, and the face in the photo."""
+    sample, tiles, strips = painted_sheet(folders, tmp_path / "painted.h5", RED, BLUE, lit)
+
+    def colour(picture, where=None):
+        """Median over what is drawn on white."""
+        where = picture.min(axis=-1) < 0.95 if where is None else where
+        return np.median(picture[where], axis=0)
+
+    middle = np.s_[100:156, 100:156]
+    for picture, wanted in ((tiles[1][middle], RED), (tiles[2][middle], BLUE)):
+        np.testing.assert_allclose(picture.mean(axis=(0, 1)), wanted, atol=0.01)
+    worn = [*((view, RED) for view in thumbnails(strips[1])), (tiles[5], BLUE),
+            *((view, BLUE) for view in thumbnails(strips[5])[:2])]
+    for view, wanted in worn:
+        np.testing.assert_allclose(colour(view), wanted, atol=0.02)
+        assert 0.2 < (view.min(axis=-1) < 0.95).mean() < 0.9
+    seen = enlarged(sample["mask"].astype(float), STRIP)[..., 0] == 1
+    np.testing.assert_allclose(colour(thumbnails(strips[3])[1], seen), BLUE, atol=0.02)
+    np.testing.assert_allclose(colour(thumbnails(strips[3])[2], seen), np.clip(BLUE - RED + 0.5, 0, 1), atol=0.02)
+
+    def lean(view):  # how far the face is from its own mirror image
+        drawn = view.min(axis=-1) < 0.95
+        return (drawn != drawn[:, ::-1]).mean()
+
+    front, *sides = thumbnails(strips[1])
+    sides += thumbnails(strips[5])[:2]
+    assert max(lean(tiles[5]), lean(front)) < 0.5 * min(lean(side) for side in sides)
+    assert (sides[0][:, ::-1].min(axis=-1) < 0.95)[sides[1].min(axis=-1) < 0.95].mean() > 0.9  # the other side
+    drawn = np.abs(thumbnails(strips[5])[2] - enlarged(tiles[0], STRIP)).max(axis=-1) > 0.25
+    assert drawn.mean() > 0.15
+    in_photo = thumbnails(strips[5])[2][drawn]
+    shade = in_photo @ BLUE / (BLUE @ BLUE)
+    assert np.quantile(np.abs(in_photo - shade[:, None] * BLUE), 0.8) < 0.03
+    assert (np.quantile(shade, 0.9) - np.quantile(shade, 0.1) < 0.05) == lit
 
 
 def test_lit_textures_are_not_lit_again(folders):
