@@ -273,7 +273,13 @@ def draw_curves(run_dir: Path) -> Path:
         for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
             points = [(entry["step"], entry[key]) for entry in entries if key in entry]
             axes.plot(*zip(*points), label=key.removesuffix(f"_{title}"), marker="." if len(points) < 30 else None)
-        axes.set(title=title, xlabel="step", **({"yscale": "log"} if title == "losses" else {"ylim": (0, None)}))
+        if title == "losses":
+            axes.set_yscale("log")
+        else:
+            axes.update_datalim([(entries[0]["step"], 0)])  # so that constant curves keep off the frame
+            axes.autoscale_view()
+            axes.set_ylim(bottom=0)
+        axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend()
     path = Path(run_dir) / "curves.png"
