@@ -8,7 +8,7 @@ DEMO := demo
 
 help:
 	@echo "make setup   create $(VENV) and install dualface into it"
-	@echo "make demo    render faces, build ASMD shards, train a small geometry stream, reconstruct a face -> $(DEMO)/"
+	@echo "make demo    render faces, build ASMD and FTD shards, train small networks, reconstruct a face -> $(DEMO)/"
 	@echo "make test    lint and every test that needs neither a GPU nor minutes"
 	@echo "make clean   remove $(VENV) and $(DEMO)"
 
@@ -28,14 +28,17 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/dualface synth 300wlp $(DEMO)/faces --count 320 --jobs 2
-	$(BIN)/dualface build asmd $(DEMO)/faces $(DEMO)/shards --size 128 --shard-size 160 --jobs 2
+	$(BIN)/dualface build ftd $(DEMO)/faces $(DEMO)/textures --with-asm $(DEMO)/shards --size 128 --shard-size 160 --jobs 2
 	$(BIN)/dualface inspect $(DEMO)/shards -o $(DEMO)/sheet.png
+	$(BIN)/dualface inspect $(DEMO)/textures -o $(DEMO)/textures.png
 	$(BIN)/dualface train geometry $(DEMO)/shards -o $(DEMO)/run --width 0.125 --parameter-steps 800 \
 	  --stream-steps 400 --learning-rate 1e-3 --log-every 100 --validate-every 400
+	$(BIN)/dualface train texture $(DEMO)/textures -o $(DEMO)/texture --width 0.125 --steps 150 --learning-rate 1e-3 \
+	  --geometry $(DEMO)/run --predicted-albedo --no-landmark-branch --log-every 50 --validate-every 75
 	$(BIN)/dualface synth 300wlp $(DEMO)/unseen --count 4 --seed 1
 	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/run -o $(DEMO)/out \
 	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat
-	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/run/curves.png and $(DEMO)/out"
+	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/textures.png, $(DEMO)/run/curves.png, $(DEMO)/texture/samples and $(DEMO)/out"
 
 lint: setup
 	$(BIN)/flake8

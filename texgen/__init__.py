@@ -1,1 +1,1 @@
-"""Facial texture triplets (FTD): photo crop, unwrapped albedo, sampled texture. Not written yet."""
+"""Facial texture triplets (Sec. IV-A): photo, linear albedo and the photo's own albedo, to FTD shards."""
