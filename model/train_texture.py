@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,6 +133,34 @@ def albedo_predictor(run: Path, attributes: dict) -> GeometryStream:
     return network
 
 
+@torch.no_grad()
+def predict_linear_albedo(
+    stream: GeometryStream, preparer: TexturePreparer, image: torch.Tensor,
+    precision: AbstractContextManager = nullcontext(),
+) -> torch.Tensor:
+    """Return I_u of the p_t that a geometry stream predicts from photos.
+
+    Parameters
+    ----------
+    stream : GeometryStream
+        From `albedo_predictor`, in evaluation mode.
+    preparer : TexturePreparer
+        Of the shards that the photos are from.
+    image : torch.Tensor
+        (B, 3, S, S) I_o, RGB in [0, 1].
+    precision : AbstractContextManager
+        Around the network, such as autocast; full precision by default.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, 3, S, S) RGB in [0, 1], 0 outside the chart.
+    """
+    with precision:
+        coeffs = stream.predict_parameters(image).albedo
+    return preparer.linear_albedo(coeffs.float()) * preparer.inside
+
+
 class TextureTask(Task):
     """The texture stream, its discriminator, its data and its losses, for `run_training`.
 
@@ -235,9 +264,10 @@ class TextureTask(Task):
         batch = self.preparer(raw, augmentation, draws)
         if self.geometry is None:
             return batch
-        with torch.no_grad(), self.autocast():
-            coeffs = self.geometry.predict_parameters(batch.image.contiguous(memory_format=self.memory_format)).albedo
-        return batch._replace(linear_albedo=self.preparer.linear_albedo(coeffs.float()) * batch.inside)
+        image = batch.image.contiguous(memory_format=self.memory_format)
+        return batch._replace(
+            linear_albedo=predict_linear_albedo(self.geometry, self.preparer, image, self.autocast())
+        )
 
     def generate(self, batch: TextureBatch) -> torch.Tensor:
         """Return (B, 3, S, S) generated albedo maps, 0 outside the chart as the true ones are."""
