@@ -23,6 +23,8 @@ def figure_options(*others: Callable) -> Callable:
                      help="Picture to write."),
         click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
                      help="Sample to draw; repeat for more.  [default: 4, evenly spread, held out if RUN held any]"),
+        click.option("--geometry", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+                     help="Geometry run that a --predicted-albedo run was trained with; needed for such runs only."),
         click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on."),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
     )

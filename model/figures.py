@@ -20,13 +20,15 @@ from PIL import Image, ImageDraw
 from asmgen.sheets import write
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
+from model.checkpoint import weights_sha256
 from model.config import TextureConfig
 from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, split_identities
+from model.geometry import GeometryStream
 from model.metrics import texture_errors
 from model.regions import region_statistics
 from model.texture import Stylised
 from model.train_geometry import torch_device
-from model.train_texture import TrainedTexture, load_texture_stream
+from model.train_texture import TrainedTexture, albedo_predictor, load_texture_stream, predict_linear_albedo
 
 TILE = 224
 GAP = 6
@@ -37,6 +39,9 @@ PANEL = 100
 
 REGIONS = (1, 4, 7, 9, 11, 15)
 """Drawn unless others are asked for: those of Fig. 14, from 0."""
+
+FACE_MARGIN = 1.0
+"""By which the convex hull of the landmarks grows to be the face in Fig. 14, mid-level feature cells."""
 
 NOSE_AND_MOUTH = (*range(27, 36), *range(48, 68))
 """The landmarks that the close-ups of Fig. 13 are about."""
@@ -60,25 +65,25 @@ class Scene(NamedTuple):
     names : list[str]
         Of the samples.
     batch : TextureBatch
-        Of them, on the CPU.
+        Of them, on the CPU; I_u as the checkpoints were trained on.
     runs : list[TrainedTexture]
         One a checkpoint.
     stylised : list[Stylised]
         What each made of the batch, on the CPU.
-    details : tuple[np.ndarray, np.ndarray]
-        (B, 29, 2) and (29, 2) nose and mouth in the crops and in the chart, pixels.
+    landmarks : tuple[np.ndarray, np.ndarray]
+        (B, 68, 2) and (68, 2) in the crops and in the chart, pixels.
     """
 
     names: list[str]
     batch: TextureBatch
     runs: list[TrainedTexture]
     stylised: list[Stylised]
-    details: tuple[np.ndarray, np.ndarray]
+    landmarks: tuple[np.ndarray, np.ndarray]
 
 
 def stylise_samples(
     shards: str | Path | Sequence, checkpoints: Sequence[Path], samples: Sequence[int] | None = None,
-    face_model: MorphableModel | None = None, device: str | None = None,
+    face_model: MorphableModel | None = None, device: str | None = None, geometry: Path | None = None,
 ) -> Scene:
     """Generate the albedo maps of some samples with each of some trained texture streams.
 
@@ -95,6 +100,9 @@ def stylise_samples(
         The model of the shards; None is the open model.
     device : str | None
         As `torch_device` takes it.
+    geometry : Path | None
+        Geometry run that predicts the linear albedo of the photos; given where, and only where, the checkpoints were
+        trained on what it predicts.
 
     Returns
     -------
@@ -104,7 +112,8 @@ def stylise_samples(
     Raises
     ------
     ValueError
-        If a checkpoint was trained on another face model, chart or size, or there is no such sample.
+        If a checkpoint was trained on another face model, chart or size, the checkpoints on linear albedo of several
+        origins or of another one than `geometry`, or there is no such sample.
     """
     device = torch_device(device)
     dataset = FaceDataset(shards, replace(TEXTURE, fields=(*TEXTURE.fields, "landmarks")))
@@ -116,26 +125,30 @@ def stylise_samples(
                     f"{path} was trained on shards whose {key} is {run.metadata[key]}, here it is "
                     f"{dataset.attributes[key]}; draw it from shards built alike"
                 )
+    stream = _geometry_of(runs, checkpoints, geometry, dataset.attributes)
     face, chart = face_in_chart(dataset.attributes, face_model or load_model("open"), dataset.chart_uv)
     samples = _default_samples(dataset, runs[0]) if samples is None else samples
     for index in samples:
         if not 0 <= index < len(dataset):
             raise ValueError(f"samples must be among the {len(dataset)} there are, got {index}")
     raw = torch.utils.data.default_collate([dataset[index] for index in samples])
-    batch = TexturePreparer(face, chart, dataset.attributes, device)(raw)
+    preparer = TexturePreparer(face, chart, dataset.attributes, device)
+    batch = preparer(raw)
+    if stream:
+        batch = batch._replace(linear_albedo=predict_linear_albedo(stream.to(device), preparer, batch.image))
     made = [run.stylise(batch.linear_albedo, batch.image) for run in runs]
     made = [Stylised(*(None if part is None else part.cpu() for part in one)) for one in made]
     sources = dataset.sources
     return Scene(
         [f"{index}: {sources[index]}" for index in samples], TextureBatch(*(part.cpu() for part in batch)), runs, made,
-        (raw["landmarks"][:, NOSE_AND_MOUTH].numpy(), chart.vertex_pixels[face.landmarks[list(NOSE_AND_MOUTH)]]),
+        (raw["landmarks"].numpy(), chart.vertex_pixels[face.landmarks]),
     )
 
 
 def comparison_figure(
     shards: str | Path | Sequence, checkpoints: Sequence[Path], samples: Sequence[int] | None = None,
-    face_model: MorphableModel | None = None, device: str | None = None, *, labels: Sequence[str] = (),
-    close_ups: bool = False,
+    face_model: MorphableModel | None = None, device: str | None = None, geometry: Path | None = None, *,
+    labels: Sequence[str] = (), close_ups: bool = False,
 ) -> Image.Image:
     """Draw what several streams make of the same faces, after Fig. 16, or with close-ups after Fig. 13.
 
@@ -145,7 +158,7 @@ def comparison_figure(
     Parameters
     ----------
     shards : str | Path | Sequence
-        See `stylise_samples`, as the next four.
+        See `stylise_samples`, as the next five.
     checkpoints : Sequence[Path]
         One a column.
     samples : Sequence[int] | None
@@ -154,6 +167,8 @@ def comparison_figure(
         Of the shards.
     device : str | None
         Where to generate.
+    geometry : Path | None
+        Of the linear albedo.
     labels : Sequence[str]
         Of the checkpoints; empty describes them by their options.
     close_ups : bool
@@ -162,7 +177,7 @@ def comparison_figure(
     Returns
     -------
     Image.Image
-        Columns: photo, linear albedo (3DMM), each checkpoint, albedo in the photo.
+        Columns: photo, linear albedo that the checkpoints were trained on (3DMM), each checkpoint, albedo in the photo.
 
     Raises
     ------
@@ -171,7 +186,7 @@ def comparison_figure(
     """
     if labels and len(labels) != len(checkpoints):
         raise ValueError(f"labels must be one for each of the {len(checkpoints)} checkpoints, got {len(labels)}")
-    scene = stylise_samples(shards, checkpoints, samples, face_model, device)
+    scene = stylise_samples(shards, checkpoints, samples, face_model, device, geometry)
     batch = scene.batch
     errors = [texture_errors(made.albedo_map, batch) for made in scene.stylised]
     seen = batch.visible.sum((1, 2, 3)) / batch.inside.sum((1, 2, 3))
@@ -185,29 +200,32 @@ def comparison_figure(
             *(Cell(_picture(albedo), (line,)) for albedo, line in zip(maps, lines)),
         ])
         if close_ups:
-            in_photo, in_chart = scene.details
+            in_photo, in_chart = (points[..., NOSE_AND_MOUTH, :] for points in scene.landmarks)
             rows.append([
                 Cell(_close_up(values, in_chart if place else in_photo[row]))
                 for place, values in enumerate((batch.image[row], *maps))
             ])
     headings = labels or _distinct([describe(run.config) for run in scene.runs], checkpoints)
-    return _sheet(["photo", "3DMM", *headings, "albedo in the photo"], rows)
+    linear = "3DMM, predicted" if scene.runs[0].config.predicted_albedo else "3DMM"
+    return _sheet(["photo", linear, *headings, "albedo in the photo"], rows)
 
 
 def regions_figure(
     shards: str | Path | Sequence, checkpoint: Path, samples: Sequence[int] | None = None,
     regions: Sequence[int] | None = None, face_model: MorphableModel | None = None, device: str | None = None,
+    geometry: Path | None = None,
 ) -> Image.Image:
     """Draw the shared semantic regions in photo and linear albedo, after Fig. 14.
 
     The activation of region i is the root mean square over channels of ``X (.) X_si``, Eq. (13), with X_o for the
     photo and X_u for the linear albedo, where there is a chart. Circles of one colour (sparse correspondence) are
-    where it is strongest.
+    where it is strongest: in the chart, and in the photo on the face, the convex hull of the landmarks grown by
+    `FACE_MARGIN`, as the background has no counterpart in the chart.
 
     Parameters
     ----------
     shards : str | Path | Sequence
-        See `stylise_samples`, as `samples`, `face_model` and `device`.
+        See `stylise_samples`, as `samples`, `face_model`, `device` and `geometry`.
     checkpoint : Path
         Run with SRSM.
     samples : Sequence[int] | None
@@ -218,24 +236,29 @@ def regions_figure(
         Of the shards.
     device : str | None
         Where to generate.
+    geometry : Path | None
+        Of the linear albedo.
 
     Returns
     -------
     Image.Image
         Columns: correspondences, regions. ValueError is raised from within if the run has no regions, or not these.
     """
-    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device)
+    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device, geometry)
     made, rows = scene.stylised[0], []
-    inside = torch.nn.functional.adaptive_avg_pool2d(scene.batch.inside.float(), made.regions.shape[2:]) > 0.5
+    cells = made.regions.shape[2:]
+    in_chart = torch.nn.functional.adaptive_avg_pool2d(scene.batch.inside.float(), cells) > 0.5
     for row, name in enumerate(scene.names):
-        for features, picture, lines in (
-            (made.style, scene.batch.image, (name,)),
-            (made.content * inside, scene.batch.linear_albedo, ("linear albedo",)),
+        on_face = _in_hull(scene.landmarks[0][row], scene.batch.image.shape[-1], cells)
+        for features, allowed, picture, lines in (
+            (made.style, on_face, scene.batch.image, (name,)),
+            (made.content * in_chart, True, scene.batch.linear_albedo, ("linear albedo",)),
         ):
             picture = _picture(picture[row])
             activations = _activations(features[row], made.regions[row])[list(regions)]
             rows.append([
-                Cell(_circled(picture, activations), lines), *(Cell(_heated(picture, part)) for part in activations)
+                Cell(_circled(picture, activations * allowed), lines),
+                *(Cell(_heated(picture, part)) for part in activations),
             ])
     return _sheet(["correspondence", *(f"region {region}" for region in regions)], rows)
 
@@ -243,13 +266,14 @@ def regions_figure(
 def statistics_figure(
     shards: str | Path | Sequence, checkpoint: Path, samples: Sequence[int] | None = None,
     regions: Sequence[int] | None = None, face_model: MorphableModel | None = None, device: str | None = None,
+    geometry: Path | None = None,
 ) -> Image.Image:
     """Draw the statistics of the photo's features X_o in the whole image and in regions, after Fig. 15.
 
     Parameters
     ----------
     shards : str | Path | Sequence
-        See `stylise_samples`, as `samples`, `face_model` and `device`.
+        See `stylise_samples`, as `samples`, `face_model`, `device` and `geometry`.
     checkpoint : Path
         Run with SRSM.
     samples : Sequence[int] | None
@@ -260,6 +284,8 @@ def statistics_figure(
         Of the shards.
     device : str | None
         Where to generate.
+    geometry : Path | None
+        Of the linear albedo.
 
     Returns
     -------
@@ -268,7 +294,7 @@ def statistics_figure(
         a plot with a dot for each channel: mu to the right, sigma up, those of the whole image in grey behind.
         ValueError is raised from within if the run has no regions, or not these.
     """
-    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device)
+    scene, regions = _scene_with_regions(shards, checkpoint, samples, regions, face_model, device, geometry)
     made, rows = scene.stylised[0], []
     everywhere = torch.ones_like(made.regions[:, :1])
     statistics = torch.stack(  # (B, n + 1, C, 2)
@@ -305,6 +331,39 @@ def _distinct(labels: list[str], checkpoints: Sequence[Path]) -> list[str]:
     return [f"{label} ({run})" if labels.count(label) > 1 else label for label, run in zip(labels, runs)]
 
 
+def _geometry_of(
+    runs: Sequence[TrainedTexture], checkpoints: Sequence[Path], geometry: Path | None, attributes: dict
+) -> GeometryStream | None:
+    """The geometry stream that predicted the I_u that runs were trained on; None where it was annotated."""
+    wanted = [run.metadata["geometry_sha256"] if run.config.predicted_albedo else "" for run in runs]
+    for path, sha256 in zip(checkpoints, wanted):
+        if sha256 != wanted[0]:
+            raise ValueError(
+                f"{path} and {checkpoints[0]} must have been trained on the same linear albedo, got "
+                f"{_origin(sha256)} and {_origin(wanted[0])}; draw a figure of each"
+            )
+    if not wanted[0]:
+        if geometry is not None:
+            raise ValueError(f"{checkpoints[0]} was trained on the annotated linear albedo; leave out --geometry")
+        return None
+    if geometry is None:
+        raise ValueError(
+            f"{checkpoints[0]} was trained on predicted linear albedo; give the geometry run that predicted it "
+            "(--geometry RUN)"
+        )
+    stream = albedo_predictor(geometry, attributes)
+    if weights_sha256(stream) != wanted[0]:
+        raise ValueError(
+            f"{geometry} must be the geometry run that {checkpoints[0]} was trained with, weights {wanted[0][:12]}..., "
+            f"got {weights_sha256(stream)[:12]}...; give that run (--geometry RUN), as it was then"
+        )
+    return stream
+
+
+def _origin(sha256: str) -> str:
+    return f"that of geometry weights {sha256[:12]}..." if sha256 else "the annotated one"
+
+
 def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]:
     held_out = np.arange(len(dataset))
     if run.config.validation_fraction and run.metadata["samples_sha256"] == dataset.samples_sha256:
@@ -312,9 +371,9 @@ def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]
     return held_out[np.unique(np.linspace(0, len(held_out) - 1, SAMPLE_COUNT).round().astype(int))]
 
 
-def _scene_with_regions(shards, checkpoint, samples, regions, face_model, device) -> tuple[Scene, Sequence[int]]:
+def _scene_with_regions(shards, checkpoint, samples, regions, face_model, device, geometry) -> tuple[Scene, Sequence[int]]:
     """The samples stylised by one run, and the regions to draw."""
-    scene = stylise_samples(shards, [checkpoint], samples, face_model, device)
+    scene = stylise_samples(shards, [checkpoint], samples, face_model, device, geometry)
     if scene.stylised[0].regions is None:
         raise ValueError(
             f"{checkpoint} must have been trained with regions (--stylisation srsm), got "
@@ -331,6 +390,17 @@ def _scene_with_regions(shards, checkpoint, samples, regions, face_model, device
 def _activations(features: torch.Tensor, regions: torch.Tensor) -> np.ndarray:
     """(n, h, w) strength of (C, h, w) features in (n, h, w) regions: the RMS over channels of Eq. (13)."""
     return (features.float().square().mean(0).sqrt() * regions).numpy()
+
+
+def _in_hull(points: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarray:
+    """(h, w) whether the middles of a picture's cells lie in the convex hull, grown, of (K, 2) points, pixels."""
+    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    directions = np.stack([np.cos(turn), np.sin(turn)])
+    side = size / np.array(cells[::-1])
+    reach = (points @ directions).max(0) + FACE_MARGIN * side.max()  # no further than the points, in any direction
+    rows, columns = np.indices(cells)
+    middles = (np.stack([columns, rows], -1) + 0.5) * side - 0.5
+    return (middles @ directions <= reach).all(-1)
 
 
 def _picture(values: torch.Tensor) -> Image.Image:

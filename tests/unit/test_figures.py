@@ -114,14 +114,14 @@ def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
     assert [cell.picture.size for cell in below] == [(224, 224)] * 5 and not any(cell.lines for cell in below)
     scene = figures.stylise_samples(shards, checkpoints, [2], face_model, "cpu")
     image, linear, albedo, _ = tensors(shards, face_model, 2)
-    in_photo, in_chart = scene.details[0][0], scene.details[1]
+    nose_and_mouth = [*range(27, 36), *range(48, 68)]
+    in_photo, in_chart = scene.landmarks[0][0, nose_and_mouth], scene.landmarks[1][nose_and_mouth]
     for place, values, points in (
         (0, image[0], in_photo), (1, linear[0], in_chart), (2, scene.stylised[0].albedo_map[0], in_chart),
         (4, torch.tensor(albedo).permute(2, 0, 1), in_chart),
     ):
         assert np.abs(array(below[place].picture) - array(figures._close_up(values, points))).max() <= 2
     sample = FtdReader(shards, face_model).shards[2]
-    nose_and_mouth = [*range(27, 36), *range(48, 68)]
     assert np.allclose(in_photo, sample["landmarks"][nose_and_mouth])
     constants = FtdReader(shards, face_model).shards.constants
     rounded = constants["vertex_texels"][constants["landmarks"][nose_and_mouth], 0]
