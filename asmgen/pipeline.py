@@ -297,6 +297,8 @@ def _claim(plans: Sequence[ShardPlan]) -> None:
         plan.out_dir.mkdir(parents=True, exist_ok=True)
         for left in plan.out_dir.glob(f"{_SCRATCH}*"):  # of a run that was killed
             shutil.rmtree(left)
+        for left in plan.out_dir.glob("*.partial"):
+            left.unlink(missing_ok=True)
         path = plan.out_dir / SETTINGS_FILE
         if not path.exists():
             partial = path.with_name(path.name + ".partial")

@@ -11,6 +11,7 @@ import hashlib
 import operator
 import os
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ class ShardWriter:
     """A shard being written: a context that takes samples and rejected sources.
 
     The shard appears under its name at the end of the context, when it is whole and has been read back; if the
-    context is left by an exception it does not. The same input gives the same bytes. Arrays of 16 kB and more go to
+    context is left by an exception, nothing does. Until then its name is like no other's, so a writer may take up what
+    one that was killed, and may not be quite dead, has begun. The same input gives the same bytes. Arrays of 16 kB and more go to
     the file as they come, so memory does not grow with them.
 
     Parameters
@@ -104,7 +106,7 @@ class ShardWriter:
             if not isinstance(value, (str, bool, int, float, np.generic, np.ndarray)):
                 raise ValueError(f"attribute {key!r} must be text, a number or an array, got {type(value).__name__}")
         self.path, self.count = Path(path), 0
-        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._partial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.partial")
         self._attributes, self._constants = attributes, constants or {}
         self._kinds: dict[str, tuple] = {}
         self._streamed: dict[str, h5py.Dataset] = {}
@@ -119,17 +121,14 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._file:
+        try:
+            with self._file:
+                if kind is None:
+                    self._finish()
             if kind is None:
-                self._finish()
-        if kind is not None:
-            return
-        problems = check_shard(self._partial)
-        if problems:
-            raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
-        _sync(self._partial)
-        os.replace(self._partial, self.path)
-        _sync(self.path.parent)
+                self._publish()
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def add(self, sample: dict) -> None:
         """Write a sample.
@@ -187,6 +186,15 @@ class ShardWriter:
         _write_ragged(group, "reason", reasons)
         if any(previews):
             _write_ragged(group, "preview", previews)
+
+    def _publish(self) -> None:
+        """Read the closed file back, and give it its name."""
+        problems = check_shard(self._partial)
+        if problems:
+            raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
+        _sync(self._partial)
+        os.replace(self._partial, self.path)
+        _sync(self.path.parent)
 
 
 def _sync(path: Path) -> None:
