@@ -397,7 +397,7 @@ class TexturePreparer:
         self.device = device
         self.inside = torch.tensor(chart.mask, device=device)
         self.mirrors = chart_asymmetry(chart, model.mirror) < MAX_ASYMMETRY
-        self.dense = attributes["encoding"] == "dense"
+        self.dense, self.lit = attributes["encoding"] == "dense", bool(attributes["lit"])
         self._model, self._chart = model, chart
 
     def __call__(
@@ -417,7 +417,8 @@ class TexturePreparer:
         )
         if augmentation is None:
             return batch
-        return augment_triplet(batch, augmentation if self.mirrors else replace(augmentation, flip=0.0), generator)
+        augmentation = augmentation if self.mirrors else replace(augmentation, flip=0.0)
+        return augment_triplet(batch, augmentation, generator, self.lit)
 
     def linear_albedo(self, albedo_coeffs: torch.Tensor) -> torch.Tensor:
         """Return I_u, (B, 3, S, S) in [0, 1], of (B, K) coefficients on the device; 0 outside the chart."""
@@ -433,7 +434,9 @@ class TexturePreparer:
         )
 
 
-def augment_triplet(batch: TextureBatch, augmentation: Augmentation, generator: torch.Generator) -> TextureBatch:
+def augment_triplet(
+    batch: TextureBatch, augmentation: Augmentation, generator: torch.Generator, lit: bool = False
+) -> TextureBatch:
     """Turn, shift, scale, mirror and recolour the photos at random, and the albedos with them where they change.
 
     Where the face lies in the crop and how bright it is lit do not change its albedo; its colours and which side is
@@ -447,6 +450,8 @@ def augment_triplet(batch: TextureBatch, augmentation: Augmentation, generator: 
         Amounts.
     generator : torch.Generator
         On the CPU, so that every device draws the same numbers.
+    lit : bool
+        Whether I_a holds the light of the photo (``build ftd --lit``), and so follows its brightness.
 
     Returns
     -------
@@ -456,11 +461,11 @@ def augment_triplet(batch: TextureBatch, augmentation: Augmentation, generator: 
     changes = draw_changes(batch.image, augmentation, generator)
     inside = changes.chart_maps(batch.inside) & batch.inside  # its outline may be off by a texel
 
-    def recoloured(albedo: torch.Tensor) -> torch.Tensor:
-        return changes.chart_maps(changes.recolour(albedo, lit=False)).clamp(0, 1) * inside
+    def recoloured(albedo: torch.Tensor, lit: bool = False) -> torch.Tensor:
+        return changes.chart_maps(changes.recolour(albedo, lit)).clamp(0, 1) * inside
 
     return TextureBatch(
-        changes.image(batch.image), recoloured(batch.linear_albedo), recoloured(batch.albedo),
+        changes.image(batch.image), recoloured(batch.linear_albedo), recoloured(batch.albedo, lit),
         changes.chart_maps(batch.visible) & inside, inside,
     )
 

@@ -6,6 +6,7 @@ Dimension key: B batch, C channels, S side of the crop in pixels.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -281,7 +282,7 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
         network.load_state_dict(saved["networks"]["landmarks"])
         return network.eval().requires_grad_(False)
     state = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    stacks = sum(key.startswith("l") and key.endswith(".weight") for key in state)
+    stacks = sum(re.fullmatch(r"l\d+\.weight", key) is not None for key in state)
     if not stacks:
         raise ValueError(
             f"{path} must hold the weights of FAN, its heatmap layers named l0.weight, l1.weight, ...; its first "

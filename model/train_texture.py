@@ -260,14 +260,16 @@ class TextureTask(Task):
         self, raw: dict[str, torch.Tensor], augmentation: Augmentation | None = None,
         draws: torch.Generator | None = None,
     ) -> TextureBatch:
-        """Return the batch of the preparer, its I_u of the predicted p_t where the config wants that."""
+        """Return the batch of the preparer, its I_u of the predicted p_t where the config wants that.
+
+        The network that predicts it runs in mixed precision only on augmented batches, which are those of training.
+        """
         batch = self.preparer(raw, augmentation, draws)
         if self.geometry is None:
             return batch
         image = batch.image.contiguous(memory_format=self.memory_format)
-        return batch._replace(
-            linear_albedo=predict_linear_albedo(self.geometry, self.preparer, image, self.autocast())
-        )
+        precision = self.autocast() if augmentation else nullcontext()
+        return batch._replace(linear_albedo=predict_linear_albedo(self.geometry, self.preparer, image, precision))
 
     def generate(self, batch: TextureBatch) -> torch.Tensor:
         """Return (B, 3, S, S) generated albedo maps, 0 outside the chart as the true ones are."""

@@ -214,6 +214,15 @@ def test_frozen_networks_stay(whole_run, frozen, model, shards):
     assert same_tensors(before, dict(task.phi.state_dict()))
 
 
+def test_the_geometry_run_is_part_of_the_run(model, shards, frozen, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=1, omega_c=0.0, landmark_branch=False, predicted_albedo=True)
+    train_texture(shards, tmp_path / "run", config, model, "cpu", geometry=frozen["geometry"])
+    (tmp_path / "geometry").mkdir()
+    other = write_geometry(tmp_path / "geometry", 1)
+    with pytest.raises(ValueError, match="with these data: geometry_sha256 is"):
+        train_texture(shards, tmp_path / "run", config, model, "cpu", resume=True, geometry=other)
+
+
 def test_runs_that_cannot_go_on(model, shards, frozen, whole_run, tmp_path):
     with pytest.raises(ValueError, match="steps is 8, the run was started with 6"):
         longer = dataclasses.replace(CONFIG, steps=8)  # its learning rate would have been another from the start
@@ -251,6 +260,12 @@ def test_linear_albedo_as_predicted_from_the_photo(model, shards, frozen, tmp_pa
     seen = task.prepare(raw, CONFIG.augmentation, step_generator(0, 0))
     coeffs = task.geometry.predict_parameters(seen.image).albedo
     torch.testing.assert_close(seen.linear_albedo, task.preparer.linear_albedo(coeffs) * seen.inside)
+    # in mixed precision in training alone
+    task.autocast = lambda: torch.autocast("cpu", torch.bfloat16)
+    assert torch.equal(task.prepare(raw).linear_albedo, batch.linear_albedo)
+    assert not torch.equal(
+        task.prepare(raw, CONFIG.augmentation, step_generator(0, 0)).linear_albedo, seen.linear_albedo
+    )
     with pytest.raises(ValueError, match=f"on shards of the same size, {SIZE}, got 32"):
         albedo_predictor(write_geometry(tmp_path, 0, 32), task.dataset.attributes)
     with pytest.raises(ValueError, match=r"needs a trained geometry stream: .*\(--annotated-albedo\)"):

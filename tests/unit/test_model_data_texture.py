@@ -79,7 +79,7 @@ def test_a_model_without_texture_has_its_mean(model, tmp_path):
         model, albedo_basis=np.zeros((0, count, 3), np.float32), albedo_stddev=np.zeros(0, np.float32)
     )
     chart = make_chart(grey, "cylindrical", SIZE)
-    preparer = TexturePreparer(grey.face_only(), chart, {"encoding": "params"}, CPU)
+    preparer = TexturePreparer(grey.face_only(), chart, {"encoding": "params", "lit": False}, CPU)
     raw = {
         "image": torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), "mask": torch.zeros(2, SIZE, SIZE),
         "albedo_map": torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), "albedo_coeffs": torch.zeros(2, 0),
@@ -125,6 +125,10 @@ def test_brightness_is_of_the_light_and_tint_of_the_skin():
     assert (gain - 1).abs().max() > 0.05
     torch.testing.assert_close(seen.albedo, batch.albedo)
     torch.testing.assert_close(seen.linear_albedo, batch.linear_albedo)
+    # I_a that was not divided by the light is as bright as the photo
+    seen = augment_triplet(batch, only(brightness=0.2), step_generator(0, 2), lit=True)
+    torch.testing.assert_close(seen.albedo, batch.albedo * gain.view(-1, 1, 1, 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen.linear_albedo, batch.linear_albedo)
     # light times albedo stays the photo, whatever the skin's colour becomes
     shading = torch.rand(6, 1, 16, 16) * 0.5 + 0.5
     lit = batch._replace(image=batch.albedo * shading, linear_albedo=batch.albedo)
@@ -132,6 +136,17 @@ def test_brightness_is_of_the_light_and_tint_of_the_skin():
     torch.testing.assert_close(seen.image, seen.albedo * shading, atol=1e-4, rtol=1e-4)
     assert (seen.albedo - lit.albedo).abs().max() > 0.03
     assert torch.equal(seen.linear_albedo, seen.albedo)
+
+
+def test_shards_with_the_photos_light(model, folders):
+    dataset = FaceDataset(folders["params"], TEXTURE)
+    face, chart = face_in_chart(dataset.attributes, model, dataset.chart_uv)
+    raw = torch.utils.data.default_collate([dataset[0], dataset[1]])
+    for lit in (False, True):
+        preparer = TexturePreparer(face, chart, {**dataset.attributes, "lit": lit}, CPU)
+        plain, seen = preparer(raw), preparer(raw, only(brightness=0.2), step_generator(0, 2))
+        assert torch.equal(seen.albedo, plain.albedo) is not lit
+        torch.testing.assert_close(seen.linear_albedo, plain.linear_albedo)
 
 
 def test_outside_the_chart_stays_empty():

@@ -156,8 +156,9 @@ def test_a_run(tmp_path):
     (lambda state: state.update({"l1.weight": torch.zeros(68, 256, 1, 1)}),
      r"FAN of 2 stack\(s\), but its .* got none"),
     (lambda state: state.update({"bn1.bias": 3.0}), r"its bn1.bias must have shape \(64,\), got none"),
-    (lambda state: (state.clear(), state.update({"features.0.weight": torch.zeros(2)})),
-     "must hold the weights of FAN, its heatmap layers named l0.weight, .* its first entry is features.0.weight"),
+    *((lambda state, first=first: (state.clear(), state.update({first: torch.zeros(2)})),
+       f"must hold the weights of FAN, its heatmap layers named l0.weight, .* its first entry is {first}")
+      for first in ("features.0.weight", "layer1.0.conv1.weight")),  # VGG, ResNet
     (lambda state: state.clear(), "its first entry is nothing"),
 ))
 def test_weights_of_another_network(tensors, tmp_path, change, message):
