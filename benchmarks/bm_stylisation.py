@@ -1,14 +1,15 @@
 """Speed and memory of the texture stream's generator, by how it stylises.
 
 Times forward and backward of a mean of the generated map, on one batch of noise that lies on the device. ``kept`` is
-what the forward pass keeps for the backward pass; ``peak`` is the most GPU memory ever taken, weights and gradients
-included, and only there on a GPU. The baseline is AdaIN; ``n-fold copy`` is SRSM (n=16) with Eq. (13) and (14)
-written out, as reference for the two-matrix-product form.
+what the forward pass keeps for the backward pass; ``peak`` is the most GPU memory that the steps take, weights, input
+and gradients included, beyond what was taken before the variant was made, and only there on a GPU. The baseline is
+AdaIN; ``n-fold copy`` is SRSM (n=16) with Eq. (13) and (14) written out, as reference for the two-matrix-product form.
 
     python benchmarks/bm_stylisation.py --batch-size 8 -o stylisation.json
 """
 
 import datetime
+import gc
 import json
 import platform
 import statistics
@@ -51,7 +52,7 @@ def kept_bytes(network: TextureStream, given: list[torch.Tensor], autocast) -> i
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that its own graph held would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         made = network(*given)  # alive while counting, so that no address is used twice
@@ -60,13 +61,22 @@ def kept_bytes(network: TextureStream, given: list[torch.Tensor], autocast) -> i
     return sum(size for place, size in storages.items() if place not in weights)
 
 
-def measure(network: TextureStream, given: list[torch.Tensor], steps: int, autocast) -> dict:
-    """Time forward and backward, each until the device has finished, after some to warm up."""
-    on_gpu = given[0].device.type == "cuda"
+def measure(
+    options: dict, width: float, size: int, batch_size: int, steps: int, device: torch.device, mixed: bool
+) -> dict:
+    """Time forward and backward of a variant, each until the device has finished, after some to warm up."""
+    on_gpu = device.type == "cuda"
+    before = free_memory(device)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch_size, 3, size, size)] * 2 + [(batch_size, 68, size // 4, size // 4)]
+    given = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
+    network = TextureStream(width=width, size=size, **options).to(device)
+    if mixed:
+        network = network.to(memory_format=torch.channels_last)
+        given = [tensor.to(memory_format=torch.channels_last) for tensor in given]
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
     kept, seconds = kept_bytes(network, given, autocast), []
-    if on_gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    free_memory(device)
     for _ in range(WARM_UP + steps):
         network.zero_grad(set_to_none=True)
         clock = time.perf_counter()
@@ -76,13 +86,26 @@ def measure(network: TextureStream, given: list[torch.Tensor], steps: int, autoc
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - clock)
+        del albedo_map
     timed = sorted(seconds[WARM_UP:])
     return {
         "milliseconds": round(1e3 * statistics.median(timed), 2),
         "milliseconds_10_to_90_percent": [round(1e3 * timed[int(part * (steps - 1))], 2) for part in (0.1, 0.9)],
         "kept_mib": round(kept / 2**20, 1),
-        "peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
+        "peak_mib": round((torch.cuda.max_memory_allocated(device) - before) / 2**20, 1) if on_gpu else None,
+        "before_mib": round(before / 2**20, 1) if on_gpu else None,
     }
+
+
+def free_memory(device: torch.device) -> int:
+    """Free what nothing refers to, begin the peak anew, and return the bytes still taken on a GPU; 0 on the CPU."""
+    gc.collect()
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def table(results: list[dict]) -> str:
@@ -111,19 +134,15 @@ def main(width, size, batch_size, steps, mixed_precision, device, output):
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     on_gpu = device.type == "cuda"
     mixed = on_gpu and mixed_precision
-    generator, results = torch.Generator().manual_seed(0), []
+    if on_gpu:
+        torch.rand(1, 8, 8, device=device).matmul(torch.rand(8, 8, device=device))  # what cuBLAS takes for good, first
+    results = []
     for variant, options in VARIANTS.items():
-        network = TextureStream(width=width, size=size, **options).to(device)
-        shapes = [(batch_size, 3, size, size)] * 2 + [(batch_size, 68, size // 4, size // 4)]
-        given = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
-        if mixed:
-            network = network.to(memory_format=torch.channels_last)
-            given = [tensor.to(memory_format=torch.channels_last) for tensor in given]
         copied = mock.patch.object(model.texture, "region_stylise", copied_stylise)
         with copied if "copy" in variant else nullcontext():
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
-            results.append({"variant": variant, **measure(network, given, steps, autocast)})
-        del network, given
+            results.append({
+                "variant": variant, **measure(options, width, size, batch_size, steps, device, mixed)
+            })
     click.echo(table(results))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
