@@ -20,9 +20,10 @@ from PIL import Image, ImageDraw
 from asmgen.sheets import write
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
+from model.batches import TextureBatch, TexturePreparer
 from model.checkpoint import weights_sha256
 from model.config import TextureConfig
-from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, split_identities
+from model.data import TEXTURE, FaceDataset, face_in_chart, split_identities
 from model.geometry import GeometryStream
 from model.metrics import texture_errors
 from model.regions import region_statistics

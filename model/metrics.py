@@ -12,12 +12,12 @@ import torch.nn.functional as F
 
 from asmgen.maps import AttributeMaps
 from bfm.pose import project, rotation_matrix
-from model.data import Batch, TextureBatch
+from model.batches import GeometryBatch, TextureBatch
 from model.geometry import Geometry, denormalise_position
 
 
 def geometry_errors(
-    predicted: Geometry, truth: Batch, maps: AttributeMaps, landmarks: torch.Tensor
+    predicted: Geometry, truth: GeometryBatch, maps: AttributeMaps, landmarks: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Return the errors of a batch.
 
@@ -27,7 +27,7 @@ def geometry_errors(
     ----------
     predicted : Geometry
         From the network.
-    truth : Batch
+    truth : GeometryBatch
         Not augmented, or augmented as the network's input was.
     maps : AttributeMaps
         Of the face model, on the device of both.

@@ -12,9 +12,10 @@ import torch
 from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
+from model.batches import GeometryBatch, GeometryPreparer
 from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
-from model.data import Batch, FaceDataset, Preparer, face_in_chart, step_generator
+from model.data import FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
 from model.losses import (
     albedo_weights, asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss,
@@ -136,7 +137,7 @@ class GeometryTask(Task):
         device: torch.device, workers: int = 0,
     ):
         super().__init__(dataset, config, device, workers)
-        self.preparer = Preparer(model, maps, dataset.attributes, device)
+        self.preparer = GeometryPreparer(model, maps, dataset.attributes, device)
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)
         self.mode_weights = torch.tensor(albedo_weights(model), device=device)
@@ -172,7 +173,7 @@ class GeometryTask(Task):
         adam.step()
         return {key: value.detach() for key, value in losses.items()}
 
-    def losses(self, batch: Batch, whole_stream: bool) -> dict[str, torch.Tensor]:
+    def losses(self, batch: GeometryBatch, whole_stream: bool) -> dict[str, torch.Tensor]:
         """Return the terms of Eq. (8) and their weighted sum ``loss``; without the decoders only those of Eq. (4)."""
         config, network = self.config, self.network.train()
         image = batch.image.contiguous(memory_format=self.memory_format)

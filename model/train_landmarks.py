@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from model.batches import prepare_landmarks
 from model.config import LandmarkConfig
-from model.data import LANDMARKS, FaceDataset, prepare_landmarks, step_generator
+from model.data import LANDMARKS, FaceDataset, step_generator
 from model.landmarks import SIDE_MULTIPLE, LandmarkNetwork, landmark_heatmaps, landmarks_from_heatmaps
 from model.metrics import landmark_errors
 from model.train_geometry import torch_device

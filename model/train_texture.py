@@ -14,9 +14,10 @@ from PIL import Image
 from bfm.charts import Chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
+from model.batches import TextureBatch, TexturePreparer
 from model.checkpoint import load_checkpoint, weights_sha256
 from model.config import Augmentation, TextureConfig
-from model.data import TEXTURE, FaceDataset, TextureBatch, TexturePreparer, face_in_chart, step_generator
+from model.data import TEXTURE, FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
 from model.landmarks import LandmarkNetwork, load_landmark_network
 from model.metrics import texture_errors

@@ -8,7 +8,7 @@ from toy import toy_model
 from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from bfm.pose import project
-from model.data import Batch
+from model.batches import GeometryBatch
 from model.geometry import Geometry, Parameters, normalise_position
 from model.metrics import geometry_errors
 
@@ -30,7 +30,7 @@ def face():
         normalise_position(position, SIZE),
     )
     landmarks = project(maps.vertices(identity + expression)[:, model.landmarks], pose, position)[..., :2]
-    batch = Batch(torch.zeros(2, 3, SIZE, SIZE), identity, expression, parameters, position, landmarks)
+    batch = GeometryBatch(torch.zeros(2, 3, SIZE, SIZE), identity, expression, parameters, position, landmarks)
     return torch.from_numpy(model.landmarks).long(), maps, batch, Geometry(identity, expression, parameters)
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from model.data import TextureBatch
+from model.batches import TextureBatch
 from model.metrics import ssim_map, texture_errors
 
 

@@ -8,11 +8,9 @@ from toy_asmd import write_toy_asmd
 from toy_ftd import write_toy_ftd
 
 from bfm.charts import make_chart
+from model.batches import TextureBatch, TexturePreparer, augment_texture, chart_asymmetry, prepare_landmarks
 from model.config import NO_AUGMENTATION, Augmentation
-from model.data import (
-    LANDMARKS, TEXTURE, FaceDataset, TextureBatch, TexturePreparer, augment_triplet, chart_asymmetry, face_in_chart,
-    prepare_landmarks, step_generator,
-)
+from model.data import LANDMARKS, TEXTURE, FaceDataset, face_in_chart, step_generator
 from texgen.ftd import FtdReader
 
 SIZE = 32
@@ -98,7 +96,7 @@ def test_extreme_coefficients_stay_colours(model, folders):
 
 def test_all_of_a_triplet_is_mirrored_together():
     batch = random_batch()
-    seen = augment_triplet(batch, only(flip=0.5), step_generator(0, 0))
+    seen = augment_texture(batch, only(flip=0.5), step_generator(0, 0))
     flipped = 0
     for index in range(len(batch.image)):
         is_flipped = torch.allclose(seen.image[index], batch.image[index].flip(-1), atol=1e-4)
@@ -111,7 +109,7 @@ def test_all_of_a_triplet_is_mirrored_together():
 
 def test_where_the_face_lies_does_not_change_its_albedo():
     batch = random_batch()
-    seen = augment_triplet(batch, only(rotation=30, scale=0.2, shift=0.1), step_generator(0, 1))
+    seen = augment_texture(batch, only(rotation=30, scale=0.2, shift=0.1), step_generator(0, 1))
     assert all((seen.image - batch.image).abs().amax((1, 2, 3)) > 0.1)
     for ours, theirs in zip(seen[1:], batch[1:]):
         torch.testing.assert_close(ours, theirs)
@@ -119,20 +117,20 @@ def test_where_the_face_lies_does_not_change_its_albedo():
 
 def test_brightness_is_of_the_light_and_tint_of_the_skin():
     batch = random_batch()
-    seen = augment_triplet(batch, only(brightness=0.2), step_generator(0, 2))
+    seen = augment_texture(batch, only(brightness=0.2), step_generator(0, 2))
     gain = (seen.image / batch.image).mean((1, 2, 3))
     torch.testing.assert_close(seen.image, batch.image * gain.view(-1, 1, 1, 1), atol=1e-4, rtol=1e-4)
     assert (gain - 1).abs().max() > 0.05
     torch.testing.assert_close(seen.albedo, batch.albedo)
     torch.testing.assert_close(seen.linear_albedo, batch.linear_albedo)
     # I_a that was not divided by the light is as bright as the photo
-    seen = augment_triplet(batch, only(brightness=0.2), step_generator(0, 2), lit=True)
+    seen = augment_texture(batch, only(brightness=0.2), step_generator(0, 2), lit=True)
     torch.testing.assert_close(seen.albedo, batch.albedo * gain.view(-1, 1, 1, 1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(seen.linear_albedo, batch.linear_albedo)
     # light times albedo stays the photo, whatever the skin's colour becomes
     shading = torch.rand(6, 1, 16, 16) * 0.5 + 0.5
     lit = batch._replace(image=batch.albedo * shading, linear_albedo=batch.albedo)
-    seen = augment_triplet(lit, only(tint=0.1, saturation=0.3), step_generator(0, 3))
+    seen = augment_texture(lit, only(tint=0.1, saturation=0.3), step_generator(0, 3))
     torch.testing.assert_close(seen.image, seen.albedo * shading, atol=1e-4, rtol=1e-4)
     assert (seen.albedo - lit.albedo).abs().max() > 0.03
     assert torch.equal(seen.linear_albedo, seen.albedo)
@@ -150,7 +148,7 @@ def test_shards_with_the_photos_light(model, folders):
 
 
 def test_outside_the_chart_stays_empty():
-    seen = augment_triplet(random_batch(), Augmentation(), step_generator(0, 4))
+    seen = augment_texture(random_batch(), Augmentation(), step_generator(0, 4))
     for maps in (seen.linear_albedo, seen.albedo):
         assert (maps[~seen.inside.expand_as(maps)] == 0).all()
     assert not (seen.visible & ~seen.inside).any()
@@ -158,7 +156,7 @@ def test_outside_the_chart_stays_empty():
 
 def test_no_change_is_the_identity():
     batch = random_batch()
-    for ours, theirs in zip(augment_triplet(batch, NO_AUGMENTATION, step_generator(0, 5)), batch):
+    for ours, theirs in zip(augment_texture(batch, NO_AUGMENTATION, step_generator(0, 5)), batch):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
