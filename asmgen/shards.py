@@ -75,9 +75,9 @@ class ShardWriter:
     """A shard being written: a context that takes samples and rejected sources.
 
     The shard appears under its name at the end of the context, when it is whole and has been read back; if the
-    context is left by an exception, nothing does. Until then its name is like no other's, so a writer may take up what
-    one that was killed, and may not be quite dead, has begun. The same input gives the same bytes. Arrays of 16 kB and more go to
-    the file as they come, so memory does not grow with them.
+    context is left by an exception, nothing does. Until then its name is like no other's, so that a writer does not
+    meet the file of one that was killed, and may not be quite dead. The same input gives the same bytes. Arrays of
+    16 kB and more go to the file as they come, so memory does not grow with them.
 
     Parameters
     ----------
