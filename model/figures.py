@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
+from scipy.spatial import ConvexHull
 
 from asmgen.sheets import write
 from bfm.model_file import load_model
@@ -41,8 +42,8 @@ PANEL = 100
 REGIONS = (1, 4, 7, 9, 11, 15)
 """Drawn unless others are asked for: those of Fig. 14, from 0."""
 
-FACE_MARGIN = 1.0
-"""By which the convex hull of the landmarks grows to be the face in Fig. 14, mid-level feature cells."""
+FACE_MARGIN = 0.5
+"""By which the sides of the landmarks' convex hull move out to be the face in Fig. 14, mid-level feature cells."""
 
 NOSE_AND_MOUTH = (*range(27, 36), *range(48, 68))
 """The landmarks that the close-ups of Fig. 13 are about."""
@@ -219,9 +220,9 @@ def regions_figure(
     """Draw the shared semantic regions in photo and linear albedo, after Fig. 14.
 
     The activation of region i is the root mean square over channels of ``X (.) X_si``, Eq. (13), with X_o for the
-    photo and X_u for the linear albedo, where there is a chart. Circles of one colour (sparse correspondence) are
-    where it is strongest: in the chart, and in the photo on the face, the convex hull of the landmarks grown by
-    `FACE_MARGIN`, as the background has no counterpart in the chart.
+    photo and X_u for the linear albedo, where there is a chart. Circles of one colour, a region's (sparse
+    correspondence), are where it is strongest: in the chart, and in the photo on the face, the convex hull of the
+    landmarks grown by `FACE_MARGIN`, as the background has no counterpart in the chart.
 
     Parameters
     ----------
@@ -255,11 +256,12 @@ def regions_figure(
             (made.style, on_face, scene.batch.image, (name,)),
             (made.content * in_chart, True, scene.batch.linear_albedo, ("linear albedo",)),
         ):
-            picture = _picture(picture[row])
+            tile = _picture(picture[row])
             activations = _activations(features[row], made.regions[row])[list(regions)]
+            peaks = [_peak(activation * allowed) for activation in activations]
             rows.append([
-                Cell(_circled(picture, activations * allowed), lines),
-                *(Cell(_heated(picture, part)) for part in activations),
+                Cell(_circled(tile, dict(enumerate(peaks))), lines),
+                *(Cell(_circled(_heated(tile, activations[place]), {place: peak})) for place, peak in enumerate(peaks)),
             ])
     return _sheet(["correspondence", *(f"region {region}" for region in regions)], rows)
 
@@ -336,7 +338,7 @@ def _geometry_of(
     runs: Sequence[TrainedTexture], checkpoints: Sequence[Path], geometry: Path | None, attributes: dict
 ) -> GeometryStream | None:
     """The geometry stream that predicted the I_u that runs were trained on; None where it was annotated."""
-    wanted = [run.metadata["geometry_sha256"] if run.config.predicted_albedo else "" for run in runs]
+    wanted = [run.metadata["geometry_sha256"] for run in runs]
     for path, sha256 in zip(checkpoints, wanted):
         if sha256 != wanted[0]:
             raise ValueError(
@@ -355,8 +357,8 @@ def _geometry_of(
     stream = albedo_predictor(geometry, attributes)
     if weights_sha256(stream) != wanted[0]:
         raise ValueError(
-            f"{geometry} must be the geometry run that {checkpoints[0]} was trained with, weights {wanted[0][:12]}..., "
-            f"got {weights_sha256(stream)[:12]}...; give that run (--geometry RUN), as it was then"
+            f"{geometry} must be the geometry run that {checkpoints[0]} was trained with (weights "
+            f"{wanted[0][:12]}...), got {weights_sha256(stream)[:12]}...; give that run, as it was then"
         )
     return stream
 
@@ -372,7 +374,9 @@ def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]
     return held_out[np.unique(np.linspace(0, len(held_out) - 1, SAMPLE_COUNT).round().astype(int))]
 
 
-def _scene_with_regions(shards, checkpoint, samples, regions, face_model, device, geometry) -> tuple[Scene, Sequence[int]]:
+def _scene_with_regions(
+    shards, checkpoint, samples, regions, face_model, device, geometry
+) -> tuple[Scene, Sequence[int]]:
     """The samples stylised by one run, and the regions to draw."""
     scene = stylise_samples(shards, [checkpoint], samples, face_model, device, geometry)
     if scene.stylised[0].regions is None:
@@ -395,13 +399,11 @@ def _activations(features: torch.Tensor, regions: torch.Tensor) -> np.ndarray:
 
 def _in_hull(points: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarray:
     """(h, w) whether the middles of a picture's cells lie in the convex hull, grown, of (K, 2) points, pixels."""
-    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    directions = np.stack([np.cos(turn), np.sin(turn)])
-    side = size / np.array(cells[::-1])
-    reach = (points @ directions).max(0) + FACE_MARGIN * side.max()  # no further than the points, in any direction
+    sides = ConvexHull(points).equations  # outward normal and offset
+    cell = size / np.array(cells[::-1])
     rows, columns = np.indices(cells)
-    middles = (np.stack([columns, rows], -1) + 0.5) * side - 0.5
-    return (middles @ directions <= reach).all(-1)
+    middles = (np.stack([columns, rows], -1) + 0.5) * cell - 0.5
+    return (middles @ sides[:, :2].T + sides[:, 2] <= FACE_MARGIN * cell.max()).all(-1)
 
 
 def _picture(values: torch.Tensor) -> Image.Image:
@@ -428,16 +430,19 @@ def _heated(picture: Image.Image, activation: np.ndarray) -> Image.Image:
     return Image.blend(picture, Image.fromarray(colormaps["turbo"](strength, bytes=True)[..., :3].copy()), 0.5)
 
 
-def _circled(picture: Image.Image, activations: np.ndarray) -> Image.Image:
-    """A tile with a circle where each of the (n, h, w) activations is largest."""
+def _peak(activation: np.ndarray) -> np.ndarray:
+    """(2,) where an (h, w) activation is largest, x and y as parts of its width and height."""
+    row, column = np.unravel_index(activation.argmax(), activation.shape)
+    return (np.array([column, row]) + 0.5) / activation.shape[::-1]
+
+
+def _circled(picture: Image.Image, peaks: dict[int, np.ndarray]) -> Image.Image:
+    """A tile with a circle about each peak, in the colour of its place."""
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
-    _, height, width = activations.shape
-    for place, activation in enumerate(activations):
-        row, column = np.unravel_index(activation.argmax(), activation.shape)
-        centre = ((column + 0.5) * picture.width / width, (row + 0.5) * picture.height / height)
-        draw.ellipse(_disc(*centre, 10), outline="black", width=5)
-        draw.ellipse(_disc(*centre, 9), outline=_COLOURS[place % len(_COLOURS)], width=3)
+    for place, peak in peaks.items():
+        draw.ellipse(_disc(*peak * picture.size, 10), outline="black", width=5)
+        draw.ellipse(_disc(*peak * picture.size, 9), outline=_COLOURS[place % len(_COLOURS)], width=3)
     return picture
 
 

@@ -9,12 +9,15 @@ from toy import toy_model
 from toy_ftd import write_toy_ftd
 
 from asmgen.asmd import decode_image
+from bfm.charts import make_chart
 from cli.main import main
 from model import figures
 from model.checkpoint import save_checkpoint
-from model.config import TextureConfig
+from model.config import GeometryConfig, TextureConfig
 from model.data import TEXTURE, FaceDataset, face_in_chart, split_identities
-from model.train_texture import TextureTask, load_texture_stream
+from model.geometry import GeometryStream
+from model.train_geometry import load_geometry_stream
+from model.train_texture import TextureTask, albedo_predictor, load_texture_stream
 from texgen.ftd import FtdReader
 
 CONFIG = {
@@ -22,6 +25,8 @@ CONFIG = {
 }
 RUNS = {
     "regions": {"regions": 5}, "adain": {"stylisation": "adain"}, "flat": {"regions": 5, "skips": False},
+    "predicted": {"regions": 5, "predicted_albedo": True},
+    "predicted_adain": {"stylisation": "adain", "predicted_albedo": True},
 }
 
 
@@ -35,13 +40,29 @@ def shards(face_model, tmp_path_factory):
     return write_toy_ftd(tmp_path_factory.mktemp("shards"), face_model, 8)
 
 
+def write_geometry(folder: Path, face_model, seed: int) -> Path:
+    torch.manual_seed(seed)
+    stream = GeometryStream(4, 32, 0.1, batch_norm=True)
+    metadata = {"albedo_modes": 4, "size": 32, "face_model_sha256": face_model.sha256}
+    save_checkpoint(folder, "geometry", 1, GeometryConfig(width=0.1).to_dict(), metadata, {"geometry": stream}, {})
+    return folder
+
+
 @pytest.fixture(scope="module")
-def runs(shards, face_model, tmp_path_factory) -> dict[str, Path]:
+def geometry(face_model, tmp_path_factory) -> Path:
+    return write_geometry(tmp_path_factory.mktemp("geometry"), face_model, 0)
+
+
+@pytest.fixture(scope="module")
+def runs(shards, face_model, geometry, tmp_path_factory) -> dict[str, Path]:
     dataset, folder = FaceDataset(shards, TEXTURE), tmp_path_factory.mktemp("runs")
     face, chart = face_in_chart(dataset.attributes, face_model, dataset.chart_uv)
     for name, options in RUNS.items():
         config = TextureConfig(**CONFIG, **options)
-        task = TextureTask(dataset, face, chart, config, torch.device("cpu"), phi=None, landmarks=None)
+        stream = albedo_predictor(geometry, dataset.attributes) if config.predicted_albedo else None
+        task = TextureTask(
+            dataset, face, chart, config, torch.device("cpu"), phi=None, landmarks=None, geometry=stream
+        )
         for step, raw in enumerate(task.batches(0, config.steps)):
             task.step(raw, step)
         task.generator.output[1].bias.data.uniform_(-1, 1)  # far from the linear albedo, and from each other
@@ -106,6 +127,53 @@ def test_comparison_draws_each_map_over_its_error(shards, face_model, runs, draw
         assert row[4].lines == (f"{100 * visible.sum() / inside.sum():.0f} % seen in the photo",)
 
 
+def test_runs_are_drawn_on_the_linear_albedo_they_were_trained_on(shards, face_model, runs, geometry, drawn):
+    paths = [runs["predicted_adain"], runs["predicted"] / "checkpoint.pt"]
+    figures.comparison_figure(shards, paths, [6, 1], face_model, "cpu", geometry)
+    assert drawn["headings"][1:3] == ["3DMM, predicted", "AdaIN, no contextual loss"]
+    network = load_geometry_stream(geometry).network
+    face, chart = face_in_chart(load_texture_stream(paths[0]).metadata, face_model, make_chart(
+        face_model.face_only(), "cylindrical", 32
+    ).uv)
+    for index, row in zip((6, 1), drawn["rows"]):
+        image, annotated, albedo, visible = tensors(shards, face_model, index)
+        coeffs = network.predict_parameters(image).albedo.numpy()
+        linear = torch.tensor(np.clip(chart.unwrap(face.albedo(coeffs)), 0, 1), dtype=torch.float32)
+        assert (linear - annotated).abs().max() > 0.01
+        maps = [linear[0], *(load_texture_stream(path).stylise(linear, image).albedo_map[0] for path in paths)]
+        for cell, values in zip(row[1:4], maps):
+            error = np.abs(values.numpy().transpose(1, 2, 0) - albedo)[visible].mean()
+            assert np.abs(array(cell.picture) - tile(values)).max() <= 1
+            assert float(cell.lines[0].removeprefix("error ")) == pytest.approx(error, abs=6e-5)
+    figures.regions_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
+    stream = load_texture_stream(paths[1])
+    made = stream.stylise(linear, image)
+    inside = torch.nn.functional.avg_pool2d(stream.mask.reshape(1, 1, 32, 32).float(), 8) > 0.5
+    activation = figures._activations((made.content * inside)[0], made.regions[0])[0]
+    heated = figures._heated(Image.fromarray(tile(linear[0]).astype(np.uint8)), activation)
+    expected = array(figures._circled(heated, {0: figures._peak(activation)}))
+    assert np.abs(array(drawn["rows"][1][1].picture) - expected).max() <= 2
+    figures.statistics_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
+    style = made.style[0].flatten(1)
+    assert drawn["rows"][0][0].lines[1].startswith(f"mean {style.mean():.3f}, ")
+
+
+def test_the_origin_of_the_linear_albedo_must_be_that_of_the_runs(shards, face_model, runs, geometry, tmp_path):
+    other, both = write_geometry(tmp_path, face_model, 1), [runs["adain"], runs["predicted_adain"]]
+    for paths, given, message in (
+        (both[1:], None, r"was trained on predicted linear albedo; give the .* predicted it \(--geometry RUN\)$"),
+        (both[1:], other, r"must be the geometry run that .*adain was trained with \(weights \w{12}.*\), got \w{12}"),
+        (both[:1], geometry, r"adain was trained on the annotated linear albedo; leave out --geometry$"),
+        (both, geometry, r"the same linear albedo, got that of geometry weights \w{12}\.\.\. and the annotated one; "),
+        (both, None, r"predicted_adain and .*adain must have been trained on the same linear albedo"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            figures.comparison_figure(shards, paths, [0], face_model, "cpu", given)
+    for draw in (figures.regions_figure, figures.statistics_figure):
+        with pytest.raises(ValueError, match="was trained on predicted linear albedo"):
+            draw(shards, runs["predicted"], [0], None, face_model, "cpu")
+
+
 def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
     checkpoints = [runs["flat"] / "checkpoint.pt", runs["regions"]]
     figures.comparison_figure(shards, checkpoints, [2], face_model, "cpu", labels=["a", "b"], close_ups=True)
@@ -145,24 +213,54 @@ def test_regions_are_activations_and_circles_where_they_peak(shards, face_model,
     stream = load_texture_stream(runs["regions"])
     made = stream.stylise(linear, image)
     inside = torch.nn.functional.avg_pool2d(stream.mask.reshape(1, 1, 32, 32).float(), 8) > 0.5
-    for row, features, picture in ((0, made.style, image), (1, made.content * inside, linear)):
+    on_face = figures._in_hull(FtdReader(shards, face_model).shards[3]["landmarks"], 32, (4, 4))
+    for row, features, picture, allowed in ((0, made.style, image, on_face), (1, made.content * inside, linear, 1)):
         cells = drawn["rows"][row]
+        tiled = Image.fromarray(tile(picture[0]).astype(np.uint8))
         masked = features[0, None] * made.regions[0, [4, 0], None]  # Eq. (13)
         activations = masked.square().mean(1).sqrt().numpy()
-        for cell, activation in zip(cells[1:], activations):
-            assert np.abs(array(cell.picture) - array(
-                figures._heated(Image.fromarray(tile(picture[0]).astype(np.uint8)), activation)
-            )).max() <= 2
-        circled = figures._circled(Image.fromarray(tile(picture[0]).astype(np.uint8)), activations)
-        assert np.abs(array(cells[0].picture) - array(circled)).max() <= 1
+        peaks = [figures._peak(activation * allowed) for activation in activations]
+        for place, (cell, activation, peak) in enumerate(zip(cells[1:], activations, peaks)):
+            expected = figures._circled(figures._heated(tiled, activation), {place: peak})
+            assert np.abs(array(cell.picture) - array(expected)).max() <= 2
+        assert np.abs(array(cells[0].picture) - array(figures._circled(tiled, dict(enumerate(peaks))))).max() <= 1
     assert drawn["rows"][0][0].lines == ("3: TOY/TOY_1_1",) and drawn["rows"][1][0].lines == ("linear albedo",)
+
+
+def test_photo_is_marked_on_the_face_alone(shards, face_model, runs, drawn, monkeypatch):
+    scene = figures.stylise_samples(shards, [runs["regions"]], [3], face_model, "cpu")
+    background = scene.stylised[0].style.clone()
+    background[..., 0, 0] = 1e3  # of the photo, a corner; the next is where the face is
+    background[..., 2, 1] = 1e2
+    made = [scene.stylised[0]._replace(style=background)]
+    landmarks = np.array([[10, 14], [22, 14], [16, 26]] + [[16, 18]] * 65, np.float32)[None]
+    scene = scene._replace(stylised=made, landmarks=(landmarks, scene.landmarks[1]))
+    monkeypatch.setattr(figures, "stylise_samples", lambda *arguments: scene)
+    figures.regions_figure(shards, runs["regions"], [3], [2], face_model, "cpu")
+    for cell in drawn["rows"][0]:
+        marked = np.argwhere((array(cell.picture) == figures._COLOURS[0]).all(-1))
+        assert np.allclose(marked.mean(0), (2.5 * 56, 1.5 * 56), atol=1)
+    heat = array(drawn["rows"][0][1].picture) - array(figures._picture(scene.batch.image[0])) / 2
+    assert heat[28, 28, 0] > heat[28, 28, 2] + 20  # the heat is drawn beyond the face, too
+
+
+def test_the_face_is_the_convex_hull_grown_by_half_a_cell():
+    points = np.array([[20.0, 12.0], [44.0, 20.0], [24.0, 50.0], [30.0, 30.0]])
+    chosen = figures._in_hull(points, 64, (16, 16))
+    corners, expected = points[:3], np.zeros((16, 16), bool)
+    for row, column in np.ndindex(16, 16):
+        middle = 4 * np.array([column, row]) + 1.5
+        ends = np.roll(corners, -1, 0)
+        inward = [np.linalg.det([b - a, middle - a]) / np.linalg.norm(b - a) for a, b in zip(corners, ends)]
+        expected[row, column] = min(inward) >= -2
+    assert np.array_equal(chosen, expected) and 20 < chosen.sum() < 120
 
 
 def test_marks_lie_where_the_activation_is_largest():
     activations = np.full((2, 4, 4), 0.1)
     activations[0, 1, 2], activations[1, 3, 0] = 0.5, 0.2
     grey = Image.new("RGB", (224, 224), (90, 90, 90))
-    circled = array(figures._circled(grey, activations))
+    circled = array(figures._circled(grey, {place: figures._peak(part) for place, part in enumerate(activations)}))
     assert np.array_equal(array(grey), np.full((224, 224, 3), 90))  # the input is left alone
     for place, (row, column) in enumerate(((1, 2), (3, 0))):
         marked = np.argwhere((circled == figures._COLOURS[place]).all(-1))
@@ -245,7 +343,7 @@ def test_what_cannot_be_drawn(shards, face_model, runs, tmp_path):
             draw(shards, runs["regions"], [0], [5], face_model, "cpu")
 
 
-def test_commands_write_what_the_functions_draw(shards, face_model, runs, tmp_path, monkeypatch):
+def test_commands_write_what_the_functions_draw(shards, face_model, runs, geometry, tmp_path, monkeypatch):
     monkeypatch.setattr("bfm.model_file.load_model", lambda name: face_model)
     one, two = ["--checkpoint", str(runs["regions"])], ["--checkpoint", str(runs["flat"])]
     paths = [runs["flat"], runs["regions"]]
@@ -263,6 +361,10 @@ def test_commands_write_what_the_functions_draw(shards, face_model, runs, tmp_pa
         assert result.output == f"wrote {tmp_path / 'out.png'}\n" and result.exit_code == 0
         with Image.open(tmp_path / "out.png") as written:
             assert np.array_equal(written, picture)
+    for word in ("stylisation", "skips", "regions", "statistics"):
+        arguments = ["figure", word, str(shards), "--checkpoint", str(runs["predicted"]), "--sample", "1"]
+        result = CliRunner().invoke(main, [*arguments, "--geometry", str(geometry), "-o", str(tmp_path / "p.png")])
+        assert result.exit_code == 0, result.output
     result = CliRunner().invoke(main, [
         "figure", "regions", str(shards), "--checkpoint", str(runs["adain"]), "-o", str(tmp_path / "none.png")
     ])
