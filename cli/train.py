@@ -102,7 +102,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, **settings):
     """Train the landmark network on the photos and projected landmarks in SHARDS, of any kind.
 
-    A 3D-FAN file of the face-alignment package can be used in its place.
+    `train texture --landmarks` takes RUN, or a 3D-FAN file of the face-alignment package in its place.
 
     \b
     Example: dualface train landmarks shards -o run --workers 8
@@ -124,17 +124,18 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
 @click.option("--perceptual", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="torchvision's VGG-19 weights file, for the contextual loss (eq. 17).")
 @click.option("--geometry", type=click.Path(exists=True, path_type=Path),
-              help="Geometry run whose encoder stands in for VGG-19, and for --predicted-albedo.")
+              help="Geometry run: its encoder stands in for VGG-19; --predicted-albedo needs it.")
 @click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
               help="Run of `train landmarks`, or a 3D-FAN file, for the landmark-guided regions (eq. 9).")
 @click.option("--predicted-albedo/--annotated-albedo", default=False, show_default=True,
               help="Linear albedo I_u as the geometry run predicts it from the photo, or as annotated.")
-@click.option("--regions", type=click.IntRange(min=1), default=16, show_default=True, help="Soft semantic regions n.")
+@click.option("--regions", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Soft semantic regions n (srsm).")
 @click.option("--stylisation", type=click.Choice(["srsm", "adain", "transform"]), default="srsm", show_default=True,
               help="By regions (eq. 13-14), or for comparison of the whole map: AdaIN, or a plain convolution.")
 @click.option("--skips/--no-skips", default=True, show_default=True, help="Skip connections of the generator.")
 @click.option("--landmark-branch/--no-landmark-branch", default=True, show_default=True,
-              help="Landmarks guide the regions.")
+              help="Landmarks guide the regions (srsm).")
 @click.option("--reconstruction/--no-reconstruction", default=True, show_default=True, help="Loss of eq. 15.")
 @click.option("--adversarial/--no-adversarial", default=True, show_default=True, help="Loss of eq. 16.")
 @click.option("--contextual/--no-contextual", default=True, show_default=True, help="Loss of eq. 17.")
@@ -142,6 +143,10 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
             perceptual: Path | None, geometry: Path | None, landmarks: Path | None,
             reconstruction: bool, adversarial: bool, contextual: bool, **settings):
     """Train the texture stream on the facial texture shards in SHARDS.
+
+    Two trained networks help: features that the contextual loss compares (--perceptual, or else --geometry), and the
+    landmark network (--landmarks). Without them, give --no-contextual and --no-landmark-branch. Sheets of held-out
+    faces are drawn into RUN/samples at each validation.
 
     \b
     Example: dualface train texture ftd -o run --geometry geometry_run --landmarks landmark_run --workers 8

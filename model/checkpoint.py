@@ -78,20 +78,43 @@ def load_checkpoint(path: Path, kind: str) -> dict:
     Returns
     -------
     dict
-        What `save_checkpoint` was given; networks and optimisers as state dicts.
+        What `save_checkpoint` was given; networks and optimisers as state dicts. A file that is damaged, or no
+        checkpoint of this kind, is a ValueError of `load_tensors` or `checked_state`.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
-    ValueError
-        If the file is damaged, or is no checkpoint of this kind.
     """
     path = Path(path)
     path = path / CHECKPOINT_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a training run, or its {CHECKPOINT_NAME}")
-    state = load_tensors(path)
+    return checked_state(load_tensors(path), path, kind)
+
+
+def checked_state(state: object, path: Path, kind: str) -> dict:
+    """Return what was read from a file, after checking that it is a checkpoint.
+
+    Parameters
+    ----------
+    state : object
+        From `load_tensors`.
+    path : Path
+        The file, for the message.
+    kind : str
+        What it must hold.
+
+    Returns
+    -------
+    dict
+        The state.
+
+    Raises
+    ------
+    ValueError
+        If it is no checkpoint of this kind.
+    """
     found = (state.get("format"), state.get("version"), state.get("kind")) if isinstance(state, dict) else type(state)
     if found != ("dualface checkpoint", VERSION, kind):
         raise ValueError(f"{path} must be a dualface checkpoint, version {VERSION}, of kind '{kind}', got {found}")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_tensors
+from model.checkpoint import CHECKPOINT_NAME, checked_state, load_tensors
 from model.torchscript import is_torchscript, load_torchscript_tensors
 
 LANDMARK_COUNT = 68
@@ -277,7 +277,7 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
     state = load_torchscript_tensors(path) if is_torchscript(path) else load_tensors(path)
     state = state if isinstance(state, dict) else {}
     if "networks" in state:
-        saved = load_checkpoint(path, "landmarks")
+        saved = checked_state(state, path, "landmarks")
         network = LandmarkNetwork(saved["config"]["stacks"], saved["config"]["width"])
         network.load_state_dict(saved["networks"]["landmarks"])
         return network.eval().requires_grad_(False)

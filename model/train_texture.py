@@ -124,10 +124,11 @@ def albedo_predictor(run: Path, attributes: dict) -> GeometryStream:
         If it was trained on another face model or size, or the face model has no albedo to predict.
     """
     network, _, metadata, _ = load_geometry_stream(run)
-    for key in ("face_model_sha256", "size"):
+    for key, name in (("face_model_sha256", "face model"), ("size", "size")):
         if metadata[key] != attributes[key]:
+            wanted, found = (str(described[key])[:12] for described in (attributes, metadata))  # a hash is long
             raise ValueError(
-                f"{run} must be a geometry run on shards of the same {key}, {attributes[key]}, got {metadata[key]}"
+                f"{run} must be a geometry run on shards of the same {name}, {wanted}, got {found}; train one on them"
             )
     if not network.albedo_modes:
         raise ValueError(f"the face model '{metadata['face_model']}' has no texture; take the annotated albedo")

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from toy import toy_model
 from toy_asmd import write_toy_asmd
+from training_runs import PowerCut, cut_at, same_tensors, without_times
 
 from cli.main import main
 from model.checkpoint import load_checkpoint
@@ -18,6 +19,7 @@ from model.landmarks import landmarks_from_heatmaps, load_landmark_network
 from model.train_landmarks import LandmarkTask, train_landmarks
 from model.trainer import read_log, run_training
 
+pytestmark = pytest.mark.usefixtures("without_curves")
 CONFIG = LandmarkConfig(
     seed=3, batch_size=2, log_every=1, validate_every=4, checkpoint_every=3, width=1 / 16, steps=8, stacks=2,
     validation_fraction=0.25,
@@ -34,21 +36,6 @@ def whole_run(shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     train_landmarks(shards, folder, CONFIG, device="cpu")
     return folder
-
-
-def same(ours, theirs) -> bool:
-    """Whether two nested containers hold the same bits."""
-    if isinstance(ours, torch.Tensor):
-        return torch.equal(ours, theirs)
-    if isinstance(ours, dict):
-        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in ours)
-    if isinstance(ours, (list, tuple)):
-        return len(ours) == len(theirs) and all(map(same, ours, theirs))
-    return ours == theirs
-
-
-def without_times(records):
-    return [{key: value for key, value in record.items() if key != "images_per_second"} for record in records]
 
 
 def test_what_a_run_leaves(whole_run, shards):
@@ -77,19 +64,12 @@ def test_validation_is_of_the_network_as_it_is_loaded(whole_run, shards):
 
 
 def test_a_resumed_run_equals_one_never_stopped(shards, whole_run, tmp_path):
-    class Interrupted(Exception):
-        """Stands in for a power cut."""
-
-    def cut(record):
-        if record["step"] == 5:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train_landmarks(shards, tmp_path, CONFIG, device="cpu", on_log=cut)
+    with pytest.raises(PowerCut):
+        train_landmarks(shards, tmp_path, CONFIG, device="cpu", on_log=cut_at(5))
     assert load_checkpoint(tmp_path, "landmarks")["step"] == 3
     torch.rand(17)  # the global generator has moved on since
     train_landmarks(shards, tmp_path, CONFIG, device="cpu", resume=True)
-    assert same(load_checkpoint(tmp_path, "landmarks"), load_checkpoint(whole_run, "landmarks"))
+    assert same_tensors(load_checkpoint(tmp_path, "landmarks"), load_checkpoint(whole_run, "landmarks"))
     assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
 
 
@@ -157,6 +137,6 @@ def test_the_command(shards, whole_run, tmp_path):
     assert "step 8  validation  landmark_pixels" in result.output
     assert result.output.endswith(f"wrote {tmp_path / 'run' / 'checkpoint.pt'}\n")
     ours, theirs = (load_checkpoint(folder, "landmarks") for folder in (tmp_path / "run", whole_run))
-    assert same(ours["networks"], theirs["networks"])
+    assert same_tensors(ours["networks"], theirs["networks"])
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 1 and "already holds a run; resume it" in again.output

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from toy import toy_model
 from toy_ftd import write_toy_ftd
+from training_runs import PowerCut, cut_at, same_tensors, without_times
 
 from cli.main import main
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -21,6 +22,7 @@ from model.train_geometry import load_geometry_stream
 from model.train_texture import TextureTask, albedo_predictor, load_texture_stream, train_texture
 from model.trainer import read_log, run_training
 
+pytestmark = pytest.mark.usefixtures("without_curves")
 SIZE = 64  # K halves a quarter of it four times
 CONFIG = TextureConfig(
     seed=3, width=0.06, batch_size=3, steps=6, regions=4, log_every=1, validate_every=3, checkpoint_every=2,
@@ -81,20 +83,6 @@ def task_of(model, shards, config, frozen):
         landmarks=load_landmark_network(frozen["landmarks"]) if config.landmark_branch else None,
         geometry=albedo_predictor(frozen["geometry"], dataset.attributes) if config.predicted_albedo else None,
     )
-
-
-def same_tensors(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_tensors(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_tensors, a, b))
-    return a == b
-
-
-def without_times(records):
-    return [{key: value for key, value in record.items() if key != "images_per_second"} for record in records]
 
 
 def test_losses_of_eq_18(whole_run):
@@ -186,15 +174,8 @@ def test_learning_rate_is_a_function_of_the_step(model, shards, frozen):
 
 
 def test_a_resumed_run_equals_one_never_stopped(model, shards, frozen, whole_run, tmp_path):
-    class Interrupted(Exception):
-        """Stands in for a power cut."""
-
-    def cut(record):
-        if record["step"] == 5 and "loss" in record:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train_texture(shards, tmp_path, CONFIG, model, "cpu", on_log=cut, **frozen)
+    with pytest.raises(PowerCut):
+        train_texture(shards, tmp_path, CONFIG, model, "cpu", on_log=cut_at(5), **frozen)
     assert load_checkpoint(tmp_path, "texture")["step"] == 4  # in the half where the learning rate falls
     torch.rand(17)  # the global generator has moved on since
     train_texture(shards, tmp_path, CONFIG, model, "cpu", resume=True, **frozen)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy import toy_model
 from toy_asmd import write_toy_asmd
+from training_runs import PowerCut, cut_at, same_tensors, without_times
 
 from model.checkpoint import load_checkpoint
 from model.config import NO_AUGMENTATION, GeometryConfig
@@ -15,6 +16,7 @@ from model.data import FaceDataset
 from model.train_geometry import GeometryTask, map_space, torch_device, train_geometry
 from model.trainer import read_log, run_training
 
+pytestmark = pytest.mark.usefixtures("without_curves")
 CONFIG = GeometryConfig(
     seed=3, width=0.06, batch_size=4, parameter_steps=4, stream_steps=5, log_every=1, validate_every=4,
     checkpoint_every=3, validation_fraction=0.3, learning_rate=1e-3,
@@ -39,24 +41,10 @@ def whole_run(model, shards, tmp_path_factory):
     return folder
 
 
-def without_times(records):
-    return [{key: value for key, value in record.items() if key != "images_per_second"} for record in records]
-
-
 def task_of(model, shards, config):
     dataset = FaceDataset(shards)
     face, maps = map_space(dataset.attributes, model, dataset.chart_uv)
     return GeometryTask(dataset, face, maps, config, torch.device("cpu"))
-
-
-def same_tensors(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_tensors(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_tensors, a, b))
-    return a == b
 
 
 def test_two_phases(whole_run):
@@ -89,15 +77,8 @@ def test_what_a_run_leaves(whole_run, model):
 
 @pytest.mark.parametrize("stop", (3, 6))  # within each phase
 def test_a_resumed_run_equals_one_never_stopped(model, shards, whole_run, tmp_path, stop):
-    class Interrupted(Exception):
-        """Stands in for a power cut."""
-
-    def cut(record):
-        if record["step"] == stop + 1:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train_geometry(shards, tmp_path, CONFIG, model, device="cpu", on_log=cut)
+    with pytest.raises(PowerCut):
+        train_geometry(shards, tmp_path, CONFIG, model, device="cpu", on_log=cut_at(stop + 1))
     assert load_checkpoint(tmp_path, "geometry")["step"] == stop
     with open(tmp_path / "log.jsonl", "a") as log:
         log.write('{"step": 5, "lo')  # the power went while this was written
