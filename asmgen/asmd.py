@@ -79,12 +79,12 @@ def open_asmd(source: str | Path | Sequence) -> ShardSet:
 
 
 def named_model(shards: ShardSet, model: MorphableModel | None) -> MorphableModel:
-    """Return the model if it is the one that ``params`` shards name; ValueError for none or another."""
+    """Return the model if it is the one that shards name; ValueError for none or another."""
     name, sha256 = shards.attributes["face_model"], shards.attributes["face_model_sha256"]
     if model is None or model.sha256 != sha256:
         got = "none" if model is None else f"'{model.name}' ({model.sha256[:12]})"
         raise ValueError(
-            f"these shards hold no maps (encoding 'params'): give the face model they were built with, "
+            "shards hold no meshes, and with encoding 'params' no maps: give the face model they were built with, "
             f"'{name}' ({sha256[:12]}), got {got}"
         )
     return model

@@ -57,8 +57,11 @@ class _Limit(click.ParamType):
         """Return the number that was given."""
         if value == "off":
             return None
-        limit = click.FloatRange(min=0).convert(value, param, ctx)
-        return limit if math.isfinite(limit) else self.fail(f"{value!r} is no limit; use 'off'.", param, ctx)
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = math.nan
+        return limit if 0 <= limit < math.inf else self.fail(f"{value!r} is no number from 0, nor 'off'.", param, ctx)
 
 
 class _Threshold(click.Option):

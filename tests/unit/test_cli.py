@@ -91,7 +91,7 @@ def test_every_threshold_is_an_option_with_its_default():
         shown = "off" if field.default is None else field.default
         assert f"[default: {shown}]" in " ".join(option.get_help_record(context)[1].split())
         for wrong in ("nan", "inf", "-1", "on"):
-            with pytest.raises(click.BadParameter):
+            with pytest.raises(click.BadParameter, match=f"'{wrong}' is no number from 0, nor 'off'"):
                 option.process_value(context, wrong)
 
 

@@ -253,6 +253,9 @@ def test_inspect_knows_both_kinds_and_says_so_of_others(folders, tmp_path):
         result = run(["inspect", str(folders[name]), "--rejected", "-o", str(png_path)])
         assert result.exit_code == 0
         np.testing.assert_array_equal(np.asarray(Image.open(png_path)), np.asarray(rejected_sheet(folders[name])))
+    result = run(["inspect", str(folders["all"]), "-o", str(tmp_path / "x.png")])
+    assert result.exit_code == 1 and "Error: shards hold no meshes" in result.output.splitlines()[-1]
+    assert "built with, 'toy'" in result.output and "got 'dualface open face" in result.output
     with ShardWriter(tmp_path / "other.h5", {"kind": "scans"}) as writer:
         writer.add({"x": 1})
     result = run(["inspect", str(tmp_path / "other.h5")])
