@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+FORMAT = "dualface checkpoint"
 VERSION = 1
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -48,7 +49,7 @@ def save_checkpoint(
     path = Path(run_dir) / CHECKPOINT_NAME
     partial = path.with_name(path.name + ".partial")
     state = {
-        "format": "dualface checkpoint", "version": VERSION, "kind": kind, "step": step,
+        "format": FORMAT, "version": VERSION, "kind": kind, "step": step,
         "config": config, "metadata": metadata,
         "networks": {key: network.state_dict() for key, network in networks.items()},
         "optimisers": {key: optimiser.state_dict() for key, optimiser in optimisers.items()},
@@ -115,9 +116,15 @@ def checked_state(state: object, path: Path, kind: str) -> dict:
     ValueError
         If it is no checkpoint of this kind.
     """
-    found = (state.get("format"), state.get("version"), state.get("kind")) if isinstance(state, dict) else type(state)
-    if found != ("dualface checkpoint", VERSION, kind):
-        raise ValueError(f"{path} must be a dualface checkpoint, version {VERSION}, of kind '{kind}', got {found}")
+    form, version, found = (
+        state.get(key) if isinstance(state, dict) else None for key in ("format", "version", "kind")
+    )
+    if (form, version, found) != (FORMAT, VERSION, kind):
+        got = f"version {version}, of kind '{found}'" if form == FORMAT else "another file"
+        raise ValueError(
+            f"{path} must be a {FORMAT}, version {VERSION}, of kind '{kind}', got {got}; give a run of "
+            f"`dualface train {kind}`"
+        )
     return state
 
 

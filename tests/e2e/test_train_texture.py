@@ -249,6 +249,8 @@ def test_linear_albedo_as_predicted_from_the_photo(model, shards, frozen, tmp_pa
     )
     with pytest.raises(ValueError, match=f"on shards of the same size, {SIZE}, got 32"):
         albedo_predictor(write_geometry(tmp_path, 0, 32), task.dataset.attributes)
+    with pytest.raises(ValueError, match=f"of the same face model, 0123456789ab, got {model.sha256[:12]}; train one"):
+        albedo_predictor(frozen["geometry"], {"face_model_sha256": "0123456789abcdef", "size": SIZE})
     with pytest.raises(ValueError, match=r"needs a trained geometry stream: .*\(--annotated-albedo\)"):
         config = dataclasses.replace(CONFIG, predicted_albedo=True, omega_c=0.0)
         train_texture(shards, tmp_path / "run", config, model, "cpu", landmarks=frozen["landmarks"])

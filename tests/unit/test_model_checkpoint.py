@@ -53,11 +53,13 @@ def test_files_that_are_no_checkpoint(tmp_path):
         load_checkpoint(tmp_path / "none", "geometry")
     networks, optimisers = trained(0)
     path = save_checkpoint(tmp_path, "texture", 7, {}, {}, networks, optimisers)
-    with pytest.raises(ValueError, match="of kind 'geometry', got .*'texture'"):
+    wanted = "of kind 'geometry', got version 1, of kind 'texture'; give a run of `dualface train geometry`"
+    with pytest.raises(ValueError, match=wanted):
         load_checkpoint(path, "geometry")
-    torch.save(torch.zeros(3), path)
-    with pytest.raises(ValueError, match="of kind 'geometry', got"):
-        load_checkpoint(path, "geometry")
+    for other in (torch.zeros(3), {"kind": "geometry", "version": 1}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match="of kind 'geometry', got another file"):
+            load_checkpoint(path, "geometry")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it may be damaged"):
         load_checkpoint(path, "geometry")
