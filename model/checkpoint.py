@@ -149,7 +149,7 @@ def load_tensors(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}".split("\n")[0][:120]
+        reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:120]
         raise ValueError(
             f"{path} must be a PyTorch file of tensors (.pt, .pth), but it cannot be read as one ({reason}); "
             "it may be damaged, or of another program"
