@@ -26,7 +26,7 @@ from bfm.open_face import open_face_model
 from bfm.pose import project
 from bfm.rasterize import rasterize
 from bfm.render import camera_vertices, vertex_normals
-from texgen.texture import CELL, FACING, TextureMapper
+from texgen.texture import CELL, FACING, TextureMapper, surface_texels
 from texgen.visibility import visible_texels
 
 COPIES = 4
@@ -88,9 +88,7 @@ def errors(texture, truth, light, true_light, mask) -> tuple[float, float, float
 
 def visibility_agreement(model, chart, points, cell, image) -> tuple[float, float]:
     """Share of texels, of all drawn and of those away from outlines, on which cells and rays agree."""
-    surface = np.flatnonzero(
-        (chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)).ravel()
-    )
+    surface = np.flatnonzero(surface_texels(model, chart))
     normals = vertex_normals(camera_vertices(points), model.triangles)
     texels, normals = (chart.to_texels[surface] @ values for values in (points, normals))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation
 
 from bfm.charts import Chart
 from bfm.morphable_model import REGIONS, MorphableModel
-from texgen.texture import Texture
+from texgen.texture import Texture, surface_texels
 
 SATURATED = 250 / 255
 """Least value of a channel that counts as saturated."""
@@ -170,10 +170,9 @@ class ScoreTexels:
             Made once a process.
         """
         step = max(1, chart.size // _SIDE)
-        inside = chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)
-        lattice = np.zeros_like(inside)
+        lattice = np.zeros_like(chart.mask)
         lattice[step // 2::step, step // 2::step] = True
-        surface = np.flatnonzero(inside & lattice)
+        surface = np.flatnonzero(surface_texels(model, chart) & lattice)
         part = np.where(_features(model, chart), -1, _parts(model, chart)).ravel()[surface]
         return cls(surface, part.astype(np.int8))
 

@@ -36,9 +36,14 @@ ISLAND = 0.03
 the far side, at a grazing angle, with which the near side would be mixed."""
 CELL = 1.7
 """Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
-DARKEST = 0.5
+DARKEST = 0.6
 """Of the median shading in sight: no colour is divided by less, as that would blow up noise and errors of the light."""
 _LEAST_SHADING = 0.02
+
+
+def surface_texels(model: MorphableModel, chart: Chart) -> np.ndarray:
+    """Return the texels that lie on the face: (S, S) bool, without the mouth gap and the ring about the chart."""
+    return chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,7 @@ class TextureMapper:
     def __init__(self, model: MorphableModel, chart: Chart):
         self._model, self._chart = model, chart
         self._shape_basis = np.concatenate([model.id_basis, model.exp_basis]).reshape(-1, model.mean_shape.size)
-        surface = chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)
+        surface = surface_texels(model, chart)
         self._surface_count = np.count_nonzero(surface)
         # the texels on the surface first, then those that close the mouth or ring the chart
         self._in_chart = np.concatenate([np.flatnonzero(surface), np.flatnonzero(chart.mask & ~surface)])

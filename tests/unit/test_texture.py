@@ -160,7 +160,7 @@ def test_what_lies_outside_the_photo_is_not_visible():
         nowhere.filled_albedo()
 
 
-def test_shading_counts_no_less_than_half_its_median():
+def test_shading_counts_no_less_than_a_share_of_its_median():
     shading = np.array([[1.0, 0.8, 0.6], [0.1, -0.4, 1.2]], np.float32)
     texture = Texture(
         colours=np.full((2, 3, 3), 0.3, np.float32), visible=np.array([[True, True, True], [False, True, True]]),
