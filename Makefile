@@ -34,7 +34,7 @@ demo: setup
 	$(BIN)/dualface train geometry $(DEMO)/shards -o $(DEMO)/run --width 0.125 --parameter-steps 800 \
 	  --stream-steps 400 --learning-rate 1e-3 --log-every 100 --validate-every 400
 	$(BIN)/dualface train texture $(DEMO)/textures -o $(DEMO)/texture --width 0.125 --steps 150 --learning-rate 1e-3 \
-	  --geometry $(DEMO)/run --predicted-albedo --no-landmark-branch --log-every 50 --validate-every 75
+	  --geometry $(DEMO)/run --predicted-albedo --no-landmark-branch --no-contextual --log-every 50 --validate-every 75
 	$(BIN)/dualface synth 300wlp $(DEMO)/unseen --count 4 --seed 1
 	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/run -o $(DEMO)/out \
 	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat
