@@ -39,10 +39,10 @@ def photograph(model, vertices, albedo, pose, position, light=LIGHT, side=300):
 
 
 @pytest.fixture(scope="module")
-def open_mapper():
+def open_mapper(open_chart):
     """The open model and its mapper."""
     model = open_face_model()
-    return model, TextureMapper(model, make_chart(model))
+    return model, TextureMapper(model, open_chart)
 
 
 def test_linear_albedo_is_the_model_s_at_every_texel():

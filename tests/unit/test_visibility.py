@@ -11,6 +11,7 @@ from bfm.open_face import open_face_model
 from bfm.pose import project
 from bfm.rasterize import rasterize
 from bfm.render import camera_vertices, vertex_normals
+from texgen.texture import surface_texels
 from texgen.visibility import visible_texels
 
 FACING = 0.3
@@ -18,18 +19,11 @@ SIDE = 450
 UP = np.array([0.0, 0, 1])
 
 
-def surface_texels(model, chart):
-    """Flat indices of the texels that lie on the surface."""
-    on = (chart.texel_triangles >= 0) & (chart.texel_triangles < len(model.triangles))
-    return np.flatnonzero(on & (chart.texel_barycentric >= 0).all(-1))
-
-
 @pytest.fixture(scope="module")
-def open_face():
+def open_face(open_chart):
     """The open model, and the matrix from its vertices to the texels on its surface."""
     model = open_face_model()
-    chart = make_chart(model)
-    return model, chart.to_texels[surface_texels(model, chart)]
+    return model, open_chart.to_texels[np.flatnonzero(surface_texels(model, open_chart))]
 
 
 def away_from_outlines(points, triangles, texels, pixels):
@@ -75,7 +69,7 @@ def test_open_face_agrees_with_ray_casting(open_face, yaw):
 def test_something_before_a_coarse_face_hides_it(yaw):
     model = toy_model()
     chart = make_chart(model, size=128)
-    to_texels = chart.to_texels[surface_texels(model, chart)]
+    to_texels = chart.to_texels[np.flatnonzero(surface_texels(model, chart))]
     turned = project(model.mean_shape.astype(np.float64), np.array([0.1, yaw, 0.0]), np.array([200.3, 200.6, 1.5]))
     mask = turned * [0.5, 0.4, 1] + [108, 110, 60]  # a smaller face before it
     points, triangles = np.concatenate([turned, mask]), np.concatenate([model.triangles, model.triangles + len(turned)])
