@@ -36,7 +36,7 @@ ISLAND = 0.03
 the far side, at a grazing angle, with which the near side would be mixed."""
 CELL = 1.7
 """Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
-DARKEST = 0.6
+DARKEST = 0.5
 """Of the median shading in sight: no colour is divided by less, as that would blow up noise and errors of the light."""
 _LEAST_SHADING = 0.02
 
