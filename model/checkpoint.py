@@ -156,10 +156,35 @@ def load_tensors(path: Path) -> object:
         ) from error
 
 
+def load_weights(state: dict, networks: dict[str, nn.Module]):
+    """Put the weights of a loaded checkpoint into networks that were built as its config says.
+
+    Parameters
+    ----------
+    state : dict
+        From `load_checkpoint`.
+    networks : dict[str, nn.Module]
+        By name; changed in place.
+
+    Raises
+    ------
+    ValueError
+        If a network is missing, or its tensors do not fit.
+    """
+    for key, network in networks.items():
+        try:
+            network.load_state_dict(state["networks"][key])
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[-1].strip()[:160]
+            raise ValueError(
+                f"the checkpoint's network '{key}' must fit the checkpoint's own config, but does not ({reason}); it "
+                "is damaged, or of another version of the program"
+            ) from error
+
+
 def restore(state: dict, networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer]) -> int:
     """Put everything in a loaded checkpoint back in its place and return the steps done."""
-    for key, network in networks.items():
-        network.load_state_dict(state["networks"][key])
+    load_weights(state, networks)
     for key, optimiser in optimisers.items():
         optimiser.load_state_dict(state["optimisers"][key])
     torch.set_rng_state(state["rng"]["cpu"])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.checkpoint import CHECKPOINT_NAME, checked_state, load_tensors
+from model.checkpoint import CHECKPOINT_NAME, checked_state, load_tensors, load_weights
 from model.torchscript import is_torchscript, load_torchscript_tensors
 
 LANDMARK_COUNT = 68
@@ -279,7 +279,7 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
     if "networks" in state:
         saved = checked_state(state, path, "landmarks")
         network = LandmarkNetwork(saved["config"]["stacks"], saved["config"]["width"])
-        network.load_state_dict(saved["networks"]["landmarks"])
+        load_weights(saved, {"landmarks": network})
         return network.eval().requires_grad_(False)
     state = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
     stacks = sum(re.fullmatch(r"l\d+\.weight", key) is not None for key in state)

@@ -13,7 +13,7 @@ from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import GeometryBatch, GeometryPreparer
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, load_weights
 from model.config import GeometryConfig
 from model.data import FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
@@ -244,6 +244,6 @@ def load_geometry_stream(path: Path, device: str | None = "cpu") -> TrainedGeome
     network = GeometryStream(
         metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights
     )
-    network.load_state_dict(state["networks"]["geometry"])
+    load_weights(state, {"geometry": network})
     network.to(torch_device(device)).eval().requires_grad_(False)
     return TrainedGeometry(network, config, metadata, state["step"])

@@ -15,7 +15,7 @@ from bfm.charts import Chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import TextureBatch, TexturePreparer
-from model.checkpoint import load_checkpoint, weights_sha256
+from model.checkpoint import load_checkpoint, load_weights, weights_sha256
 from model.config import Augmentation, TextureConfig
 from model.data import TEXTURE, FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
@@ -402,7 +402,7 @@ def load_texture_stream(path: Path, device: str | None = "cpu") -> TrainedTextur
     networks = {"generator": generator}
     if metadata["landmark_stacks"]:
         networks["landmarks"] = LandmarkNetwork(metadata["landmark_stacks"], metadata["landmark_width"])
-    for key, network in networks.items():
-        network.load_state_dict(state["networks"][key])
+    load_weights(state, networks)
+    for network in networks.values():
         network.to(device).eval().requires_grad_(False)
     return TrainedTexture(generator, networks.get("landmarks"), metadata["mask"].to(device), config, metadata)

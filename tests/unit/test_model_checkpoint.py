@@ -65,6 +65,16 @@ def test_files_that_are_no_checkpoint(tmp_path):
         load_checkpoint(path, "geometry")
 
 
+def test_weights_that_do_not_fit(tmp_path):
+    networks, optimisers = trained(0)
+    state = load_checkpoint(save_checkpoint(tmp_path, "geometry", 7, {}, {}, networks, optimisers), "geometry")
+    wider = {"net": torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))}
+    with pytest.raises(ValueError, match="network 'net' must fit the checkpoint's own config, but does not .*shape"):
+        restore(state, wider, optimisers)
+    with pytest.raises(ValueError, match="network 'other' must fit"):
+        restore(state, {"other": wider["net"]}, optimisers)
+
+
 def test_config_survives_plain_values():
     config = GeometryConfig(width=0.25, augmentation=Augmentation(flip=0))
     assert GeometryConfig.from_dict(config.to_dict()) == config
