@@ -20,7 +20,7 @@ UNIT_LIGHT = (1 / _Y00, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """The light whose shading is 1 for every normal."""
 
 _SATURATED = 250 / 255
-_RIDGE = 1e-3
+_RIDGE = 1e-4
 _ROUNDS = 10
 
 
@@ -50,10 +50,7 @@ def fit_light(albedo: np.ndarray, colours: np.ndarray, normals: np.ndarray) -> t
     Texels with a channel above 250/255 are left out. Those that disagree with the fit (glasses, hair, highlights,
     cast shadows) count less in the next of ten rounds, by the Geman-McClure weight at twice the median residual.
     As a photo shows at most half of all normals, some combinations of coefficients are hardly seen: a ridge of
-    1e-3 of the mean squared regressor keeps those small. Against 1e-4, the shading of 60 rendered faces is as near
-    the true one on normals in sight (0.011) and nearer on the others of refitted faces (0.104 for 0.134); over the
-    whole sphere, the largest shading of 33 photos is 1.8 in the median for 2.3, and 4.6 at worst for 9.9. In return,
-    colours without any error give strong lights back to 0.03 in sight, not to 0.0005.
+    1e-4 of the mean squared regressor keeps those small.
 
     Parameters
     ----------

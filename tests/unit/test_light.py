@@ -41,22 +41,6 @@ def test_noise_in_the_photo_does_not_blow_up_unseen_coefficients():
     assert residual == pytest.approx(0.05, rel=0.05)
 
 
-def test_normals_out_of_sight_are_not_lit_wildly():
-    """From a noisy view, the shading of all normals: 1.15 at most, 0.49 off; with a ridge of 1e-4 1.37 and 0.72."""
-    light, largest, furthest = np.array([2.8, 0.2, 0.5, 0.3, 0, 0, 0.1, 0, 0.05]), 0, 0
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        normals = rng.normal(size=(4000, 3))
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        seen = np.flatnonzero(normals[:, 2] > 0.5)[:800]
-        albedo, everywhere = np.tile([0.6, 0.45, 0.35], (len(seen), 1)), sh_basis(normals)
-        noise = rng.normal(0, 0.05, (len(seen), 3))
-        fitted, _ = fit_light(albedo, albedo * (everywhere[seen] @ light)[:, None] + noise, normals[seen])
-        largest = max(largest, np.abs(everywhere @ fitted).max())
-        furthest = max(furthest, np.abs(everywhere @ (fitted - light)).max())
-    assert largest < 1.25 and furthest < 0.6
-
-
 def test_refuses_a_face_without_usable_texels():
     normals, albedo = np.tile([0, 0, 1.0], (50, 1)), np.full((50, 3), 0.5)
     colours = np.where(np.arange(50)[:, None] < 8, 0.5, 1.0) * np.ones(3)
