@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from asmgen.crop import Square, crop_image, face_square, square_transform
+from asmgen.landmark_files import read_landmarks
 from asmgen.w300lp import read_photo
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, transform_placement
 from bfm.render import clay
 from model.geometry import denormalise_position
-from model.landmark_files import read_landmarks
 from model.mesh_files import textured_mesh, write_glb, write_obj, write_ply
 from model.train_geometry import load_geometry_stream, map_space
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from model.landmark_files import read_landmarks
+from asmgen.landmark_files import read_landmarks
 
 
 @pytest.fixture
