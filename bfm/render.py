@@ -151,12 +151,17 @@ def clay(points: np.ndarray, triangles: np.ndarray, background: np.ndarray, anti
     np.ndarray
         (H, W, 3) uint8.
     """
-    normals = vertex_normals(camera_vertices(points), triangles)
+    colours = clay_colours(vertex_normals(camera_vertices(points), triangles))
+    return render(points, colours, triangles, background, antialias)
+
+
+def clay_colours(normals: np.ndarray) -> np.ndarray:
+    """Return the (..., 3) RGB of grey clay under the light of `clay`, for (..., 3) unit normals in camera axes."""
     light = _CLAY_LIGHT / np.linalg.norm(_CLAY_LIGHT)
     half = light + [0, 0, 1]
     shade = 0.22 + 0.72 * np.clip(normals @ light, 0, None)
     gloss = 0.10 * np.clip(normals @ (half / np.linalg.norm(half)), 0, None) ** 24
-    return render(points, shade[:, None] * _CLAY_COLOUR + gloss[:, None], triangles, background, antialias)
+    return shade[..., None] * _CLAY_COLOUR + gloss[..., None]
 
 
 def portrait(
