@@ -66,21 +66,21 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, kind: str) -> dict:
+def load_checkpoint(path: Path, *kinds: str) -> dict:
     """Read a checkpoint, onto the CPU.
 
     Parameters
     ----------
     path : Path
         The file, or the folder of its run.
-    kind : str
-        What it must hold.
+    *kinds : str
+        What it must hold one of, such as ``geometry``.
 
     Returns
     -------
     dict
         What `save_checkpoint` was given; networks and optimisers as state dicts. A file that is damaged, or no
-        checkpoint of this kind, is a ValueError of `load_tensors` or `checked_state`.
+        checkpoint of these kinds, is a ValueError of `load_tensors` or `checked_state`.
 
     Raises
     ------
@@ -91,10 +91,10 @@ def load_checkpoint(path: Path, kind: str) -> dict:
     path = path / CHECKPOINT_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the folder of a training run, or its {CHECKPOINT_NAME}")
-    return checked_state(load_tensors(path), path, kind)
+    return checked_state(load_tensors(path), path, *kinds)
 
 
-def checked_state(state: object, path: Path, kind: str) -> dict:
+def checked_state(state: object, path: Path, *kinds: str) -> dict:
     """Return what was read from a file, after checking that it is a checkpoint.
 
     Parameters
@@ -103,8 +103,8 @@ def checked_state(state: object, path: Path, kind: str) -> dict:
         From `load_tensors`.
     path : Path
         The file, for the message.
-    kind : str
-        What it must hold.
+    *kinds : str
+        What it must hold one of.
 
     Returns
     -------
@@ -114,16 +114,16 @@ def checked_state(state: object, path: Path, kind: str) -> dict:
     Raises
     ------
     ValueError
-        If it is no checkpoint of this kind.
+        If it is no checkpoint of these kinds.
     """
     form, version, found = (
         state.get(key) if isinstance(state, dict) else None for key in ("format", "version", "kind")
     )
-    if (form, version, found) != (FORMAT, VERSION, kind):
+    if (form, version) != (FORMAT, VERSION) or found not in kinds:
         got = f"version {version}, of kind '{found}'" if form == FORMAT else "another file"
+        wanted, runs = (" or ".join(text.format(kind) for kind in kinds) for text in ("'{}'", "`dualface train {}`"))
         raise ValueError(
-            f"{path} must be a {FORMAT}, version {VERSION}, of kind '{kind}', got {got}; give a run of "
-            f"`dualface train {kind}`"
+            f"{path} must be a {FORMAT}, version {VERSION}, of kind {wanted}, got {got}; give a run of {runs}"
         )
     return state
 
@@ -180,6 +180,47 @@ def load_weights(state: dict, networks: dict[str, nn.Module]):
                 f"the checkpoint's network '{key}' must fit the checkpoint's own config, but does not ({reason}); it "
                 "is damaged, or of another version of the program"
             ) from error
+
+
+def load_published_weights(network: nn.Module, state: dict, path: Path, name: str):
+    """Put a published file's weights into the network that it is of; every tensor must fit, and none be left over.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place, and only on success.
+    state : dict
+        From `published_state`.
+    path : Path
+        The file, for the message.
+    name : str
+        What it looks like, for the message.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, of another shape, or unknown.
+    """
+    wanted = network.state_dict()
+    unused = {key for key in wanted if key.endswith(".num_batches_tracked")}  # in training too; older files have none
+    for key in [*wanted, *state]:
+        shapes = [
+            tuple(tensors[key].shape) if isinstance(tensors.get(key), torch.Tensor) else "none"
+            for tensors in (wanted, state)
+        ]
+        if shapes[0] != shapes[1] and key not in unused:
+            raise ValueError(
+                f"{path} looks like {name}, but its {key} must have shape {shapes[0]}, got {shapes[1]}; it is another "
+                "network, or cut short"
+            )
+    network.load_state_dict({**wanted, **{key: value for key, value in state.items() if key not in unused}})
+
+
+def published_state(state: object, wrappers: tuple[str, ...] = ("state_dict",)) -> dict:
+    """Return the state dict in what a published file holds: out of its `wrappers`, and without ``module.``; or {}."""
+    state = state if isinstance(state, dict) else {}
+    state = next((state[wrapper] for wrapper in wrappers if isinstance(state.get(wrapper), dict)), state)
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
 def restore(state: dict, networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer]) -> int:

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.checkpoint import CHECKPOINT_NAME, checked_state, load_tensors, load_weights
+from model.checkpoint import (
+    CHECKPOINT_NAME, checked_state, load_published_weights, load_tensors, load_weights, published_state,
+)
 from model.torchscript import is_torchscript, load_torchscript_tensors
 
 LANDMARK_COUNT = 68
@@ -281,7 +283,7 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
         network = LandmarkNetwork(saved["config"]["stacks"], saved["config"]["width"])
         load_weights(saved, {"landmarks": network})
         return network.eval().requires_grad_(False)
-    state = {str(key).removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    state = published_state(state)
     stacks = sum(re.fullmatch(r"l\d+\.weight", key) is not None for key in state)
     if not stacks:
         raise ValueError(
@@ -289,17 +291,5 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
             f"entry is {next(iter(state), 'nothing')[:60]}"
         )
     network = LandmarkNetwork(stacks)
-    wanted = network.state_dict()
-    unused = {key for key in wanted if key.endswith(".num_batches_tracked")}  # in training too; older files have none
-    for key in [*wanted, *state]:
-        shapes = [
-            tuple(tensors[key].shape) if isinstance(tensors.get(key), torch.Tensor) else "none"
-            for tensors in (wanted, state)
-        ]
-        if shapes[0] != shapes[1] and key not in unused:
-            raise ValueError(
-                f"{path} looks like FAN of {stacks} stack(s), but its {key} must have shape {shapes[0]}, got "
-                f"{shapes[1]}; it is another network, or cut short"
-            )
-    network.load_state_dict({**wanted, **{key: value for key, value in state.items() if key not in unused}})
+    load_published_weights(network, state, path, f"FAN of {stacks} stack(s)")
     return network.eval().requires_grad_(False)
