@@ -22,6 +22,7 @@ from model.augment import draw_changes
 from model.config import Augmentation
 from model.data import LABELS, MAP_FIELDS
 from model.geometry import Parameters, normalise_position
+from model.linear_albedo import LinearAlbedo
 from model.losses import mirror_map
 
 MAX_ASYMMETRY = 1.0
@@ -228,18 +229,10 @@ class TexturePreparer:
         augmentation = augmentation if self.mirrors else replace(augmentation, flip=0.0)
         return augment_texture(batch, augmentation, generator, self.lit)
 
-    def linear_albedo(self, albedo_coeffs: torch.Tensor) -> torch.Tensor:
-        """Return I_u, (B, 3, S, S) in [0, 1], of (B, K) coefficients on the device; 0 outside the chart."""
-        mean_map, basis_map = self._albedo_space
-        return ((albedo_coeffs @ basis_map).view(-1, *mean_map.shape) + mean_map).clamp(0, 1)
-
     @cached_property
-    def _albedo_space(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean albedo (3, S, S) and its basis (K, 3 S S) in the chart; 150 MB for 199 modes at 256."""
-        return (
-            torch.tensor(self._chart.unwrap(self._model.mean_albedo), device=self.device),
-            torch.tensor(self._chart.unwrap(self._model.albedo_basis), device=self.device).flatten(1),
-        )
+    def linear_albedo(self) -> LinearAlbedo:
+        """What makes I_u of coefficients on the device; made when first needed."""
+        return LinearAlbedo(self._model, self._chart).to(self.device)
 
 
 def augment_texture(
@@ -327,3 +320,12 @@ def prepare_landmarks(
         return LandmarkBatch(image, landmarks)
     changes = draw_changes(image, augmentation, generator)
     return LandmarkBatch(changes.image(image), changes.landmarks(landmarks, image.shape[-1]))
+
+
+def prepare_photos(
+    raw: dict[str, torch.Tensor], device: torch.device, augmentation: Augmentation | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Return the photos of collated samples, (B, 3, S, S) RGB in [0, 1]; arguments as those of `prepare_landmarks`."""
+    image = raw["image"].to(device, non_blocking=True).float() / 255
+    return image if augmentation is None else draw_changes(image, augmentation, generator).image(image)

@@ -224,6 +224,13 @@ class TrainedGeometry(NamedTuple):
     step: int
 
 
+def geometry_stream(config: GeometryConfig, metadata: dict) -> GeometryStream:
+    """Return an untrained stream of the shape of a run's, by its config and the metadata of its checkpoint."""
+    return GeometryStream(
+        metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights
+    )
+
+
 def load_geometry_stream(path: Path, device: str | None = "cpu") -> TrainedGeometry:
     """Return the geometry stream of a run.
 
@@ -241,9 +248,7 @@ def load_geometry_stream(path: Path, device: str | None = "cpu") -> TrainedGeome
     """
     state = load_checkpoint(path, "geometry")
     config, metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
-    network = GeometryStream(
-        metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights
-    )
+    network = geometry_stream(config, metadata)
     load_weights(state, {"geometry": network})
     network.to(torch_device(device)).eval().requires_grad_(False)
     return TrainedGeometry(network, config, metadata, state["step"])

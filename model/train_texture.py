@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from bfm.charts import Chart
 from bfm.model_file import load_model
@@ -160,7 +161,7 @@ def predict_linear_albedo(
     """
     with precision:
         coeffs = stream.predict_parameters(image).albedo
-    return preparer.linear_albedo(coeffs.float()) * preparer.inside
+    return preparer.linear_albedo(coeffs)
 
 
 class TextureTask(Task):
@@ -379,6 +380,18 @@ class TrainedTexture(NamedTuple):
         return stylised._replace(albedo_map=stylised.albedo_map * self.mask)
 
 
+def texture_networks(config: TextureConfig, metadata: dict) -> dict[str, nn.Module]:
+    """Return ``generator`` and, where it has a branch for it, ``landmarks`` as in a run's checkpoint, untrained."""
+    networks = {
+        "generator": TextureStream(
+            config.regions, config.stylisation, config.skips, config.landmark_branch, config.width, metadata["size"]
+        )
+    }
+    if metadata["landmark_stacks"]:
+        networks["landmarks"] = LandmarkNetwork(metadata["landmark_stacks"], metadata["landmark_width"])
+    return networks
+
+
 def load_texture_stream(path: Path, device: str | None = "cpu") -> TrainedTexture:
     """Return the texture stream of a run.
 
@@ -396,13 +409,9 @@ def load_texture_stream(path: Path, device: str | None = "cpu") -> TrainedTextur
     """
     state = load_checkpoint(path, "texture")
     config, metadata, device = TextureConfig.from_dict(state["config"]), state["metadata"], torch_device(device)
-    generator = TextureStream(
-        config.regions, config.stylisation, config.skips, config.landmark_branch, config.width, metadata["size"]
-    )
-    networks = {"generator": generator}
-    if metadata["landmark_stacks"]:
-        networks["landmarks"] = LandmarkNetwork(metadata["landmark_stacks"], metadata["landmark_width"])
+    networks = texture_networks(config, metadata)
     load_weights(state, networks)
     for network in networks.values():
         network.to(device).eval().requires_grad_(False)
-    return TrainedTexture(generator, networks.get("landmarks"), metadata["mask"].to(device), config, metadata)
+    mask = metadata["mask"].to(device)
+    return TrainedTexture(networks["generator"], networks.get("landmarks"), mask, config, metadata)
