@@ -1,12 +1,18 @@
-"""The 68 landmarks of a photo from a file: 300-W's ``.pts``, 300W-LP's ``_pts.mat``, or a plain table."""
+"""Landmarks from files: the 68 of a photo (300-W's ``.pts``, 300W-LP's ``_pts.mat``, a plain table), and lists with a
+row a photo, as CelebA's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from asmgen.matfile import read_mat
+
+ENDINGS = ("_pts.mat", ".pts", ".mat", ".npy", ".txt")
+"""What a photo's name may end in, in place of its suffix, to name its landmarks; the first that exists is taken."""
 
 _MAT_KEYS = ("pts_3d", "pt3d_68", "pt2d", "pts_2d")
 
@@ -43,6 +49,54 @@ def read_landmarks(path: Path) -> np.ndarray:
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise ValueError(f"{path} must hold 68 finite points (68, 2), got shape {points.shape}")
     return points
+
+
+def read_list(path: Path, widths: Sequence[int]) -> tuple[list[str], np.ndarray]:
+    """Read a list of photos with numbers: CelebA's landmark list, its CSV copies, or any table of that form.
+
+    Parameters
+    ----------
+    path : Path
+        A row a photo: its name, then the numbers, separated by commas or, where there are none, by white space. Lines
+        before the first such row (a count, a header) are passed over.
+    widths : Sequence[int]
+        How many numbers a row may hold; all rows hold the same.
+
+    Returns
+    -------
+    tuple[list[str], np.ndarray]
+        N names, and (N, K) float32.
+
+    Raises
+    ------
+    ValueError
+        If a row is of another form, or there is none.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    comma = bool(lines) and "," in lines[-1]
+    rows = [[cell.strip() for cell in line.split(",")] if comma else line.split() for line in lines]
+    start = next((number for number, row in enumerate(rows) if _are_numbers(row[1:])), len(rows))
+    rows = rows[start:]
+    wanted = " or ".join(map(str, widths))
+    if not rows:
+        raise ValueError(f"{path} must hold rows of a photo's name and {wanted} numbers, and holds none")
+    width = len(rows[0]) - 1
+    for row in rows:
+        if width not in widths or len(row) != width + 1:
+            raise ValueError(f"{path} must hold a name and {wanted} numbers in every row, got {' '.join(row)[:60]!r}")
+    try:
+        return [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold numbers after the names ({error})") from error
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    """Whether there are cells, and all are numbers."""
+    try:
+        return len([float(cell) for cell in cells]) > 0
+    except ValueError:
+        return False
 
 
 def _read_pts(path: Path) -> np.ndarray:

