@@ -17,10 +17,10 @@ from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.checkpoint import load_checkpoint, load_weights
 from model.config import GeometryConfig, TextureConfig
-from model.geometry import GeometryStream, Parameters
+from model.geometry import GeometryStream, Parameters, denormalise_position
 from model.landmarks import LandmarkNetwork
 from model.linear_albedo import LinearAlbedo
-from model.render import FaceRenderer
+from model.render import FaceRenderer, Rendered
 from model.texture import TextureStream
 from model.train_geometry import geometry_stream, map_space, torch_device
 from model.train_texture import TrainedTexture, load_texture_stream, texture_networks
@@ -98,6 +98,15 @@ class DualStream(nn.Module):
                 heatmaps = self.landmarks(image)[-1]
             albedo_map = self.generator(albedo_map, image, heatmaps) * self.linear_albedo.inside
         return Face(identity_map, expression_map, albedo_map, parameters)
+
+
+def draw_face(renderer: FaceRenderer, face: Face) -> Rendered:
+    """Return what the renderer makes of faces, Eq. (19), at the size of their crops."""
+    parameters, size = face.parameters, face.identity_map.shape[-1]
+    return renderer(
+        face.identity_map + face.expression_map, face.albedo_map, parameters.light, parameters.pose,
+        denormalise_position(parameters.position, size),
+    )
 
 
 class TrainedFaces(NamedTuple):
