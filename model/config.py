@@ -227,3 +227,70 @@ class LandmarkConfig(RunConfig):
     stacks: int = 4
 
     free = (*RunConfig.free, "steps")
+
+
+@dataclass(frozen=True)
+class IdentityConfig(RunConfig):
+    """Training of F_id, the network that tells people apart.
+
+    Attributes
+    ----------
+    steps : int
+        Of the whole run. May grow when a run is resumed.
+    depth : int
+        Of the iResNet: 18, 34, 50 or 100 layers.
+    margin : float
+        Radians that a face must be closer to its own person than to any other.
+    scale : float
+        Factor on the cosines, which are the logits.
+    augmentation : Augmentation
+        Of the crop; what turns, scales and shifts it is small, as both faces of Eq. (21) are placed alike.
+    """
+
+    steps: int = 40_000
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    depth: int = 18
+    margin: float = 0.5
+    scale: float = 64.0
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(rotation=5.0, scale=0.05, shift=0.02))
+
+    free = (*RunConfig.free, "steps")
+
+
+@dataclass(frozen=True)
+class FusionConfig(RunConfig):
+    """Training step 3 of the paper (Sec. IV-B): both streams together, on photos alone, from runs of steps 1 and 2.
+
+    Attributes
+    ----------
+    steps : int
+        Of the whole run. May grow when a run is resumed.
+    camera_distance : float
+        Of the camera from the face model's origin, mm; infinity is 300W-LP's scaled orthographic projection.
+    lambda_pixel, lambda_identity, lambda_alignment : float
+        Weights of Eq. (23); 0 turns a loss off, and what only it needs is not made.
+    lambda_symmetry, lambda_smoothness, lambda_keep : float
+        Departs from Eq. (23), which holds geometry by nothing: weights of Eq. (6), of Eq. (7) taken on the change since
+        the start, and of the mean squared distance, mm^2, from the start.
+    width : float
+        Not used: the networks have the widths of the runs they come from.
+    """
+
+    steps: int = 20_000
+    learning_rate: float = 5e-5
+    camera_distance: float = 1000.0
+    lambda_pixel: float = 0.1
+    lambda_identity: float = 2.0
+    lambda_alignment: float = 0.01
+    lambda_symmetry: float = 0.05
+    lambda_smoothness: float = 1e-3
+    lambda_keep: float = 0.0
+
+    free = (*RunConfig.free, "steps")
+
+    def __post_init__(self):
+        if not any((self.lambda_pixel, self.lambda_identity, self.lambda_alignment)):
+            raise ValueError(
+                "lambda_pixel, lambda_identity or lambda_alignment must be above 0; there is no loss to train on"
+            )

@@ -73,6 +73,15 @@ TEXTURE = Wanted(
 LANDMARKS = Wanted((asmd.KIND, ftd.KIND), ("image", "landmarks"))
 """Photos and their 68 landmarks."""
 
+FUSION = Wanted(("faces", asmd.KIND, ftd.KIND), ("image",))
+"""Photos alone."""
+
+TRUTH = {
+    asmd.KIND: Wanted((asmd.KIND,), ("image", *LABELS, *MAP_FIELDS["params"])),
+    ftd.KIND: Wanted((ftd.KIND,), (*TEXTURE.fields, *LABELS, *MAP_FIELDS["params"])),
+}
+"""Photos with all that is known of them, by the kind of shards: what a fusion run is measured by."""
+
 
 class FaceDataset(torch.utils.data.Dataset):
     """The samples of one or more builds, images decoded, everything else as stored.
@@ -291,6 +300,11 @@ def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: in
         yield torch.utils.data.default_collate([dataset[index] for index in indices[place:place + batch_size]])
 
 
+def photo_names(sources: Sequence[str]) -> list[str]:
+    """Return for each `SampleEntry.source` the name that all re-posed and mirrored copies of its photo share."""
+    return [SampleEntry(source, Path(f"{source}.jpg"), None, None, "", False).photo for source in sources]
+
+
 def split_identities(
     sources: Sequence[str], fraction: float, seed: int, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -318,7 +332,7 @@ def split_identities(
     ValueError
         If nothing would be left to train on.
     """
-    photos = [SampleEntry(source, Path(f"{source}.jpg"), None, None, "", False).photo for source in sources]
+    photos = photo_names(sources)
     ordered = sorted(set(photos), key=lambda photo: hashlib.sha256(f"{seed} {photo}".encode()).digest())
     held = set(ordered[:max(1, round(fraction * len(ordered)))]) if fraction > 0 else set()
     if len(held) == len(ordered):

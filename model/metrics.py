@@ -17,7 +17,8 @@ from model.geometry import Geometry, denormalise_position
 
 
 def geometry_errors(
-    predicted: Geometry, truth: GeometryBatch, maps: AttributeMaps, landmarks: torch.Tensor
+    predicted: Geometry, truth: GeometryBatch, maps: AttributeMaps, landmarks: torch.Tensor,
+    camera_distance: float = math.inf,
 ) -> dict[str, torch.Tensor]:
     """Return the errors of a batch.
 
@@ -33,6 +34,8 @@ def geometry_errors(
         Of the face model, on the device of both.
     landmarks : torch.Tensor
         (68,) landmark vertices.
+    camera_distance : float
+        Of the camera that the predicted placement is for, mm; infinite for scaled orthographic projection.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def geometry_errors(
     )
     shape = maps.vertices(predicted.identity_map + predicted.expression_map)[:, landmarks]
     position = denormalise_position(predicted.parameters.position, size)
-    projected = project(shape, predicted.parameters.pose, position)[..., :2]
+    projected = project(shape, predicted.parameters.pose, position, camera_distance)[..., :2]
     turned = rotation_matrix(predicted.parameters.pose) - rotation_matrix(truth.parameters.pose)
     half_sine = turned.square().sum((1, 2)).sqrt() / math.sqrt(8)
     errors = {

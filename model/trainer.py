@@ -53,6 +53,8 @@ class Task(ABC):
         Saved in checkpoints.
     metadata : dict
         What using the networks takes, plain values and tensors; must be the same when a run is resumed.
+    fine_tunes : bool
+        Whether the networks start trained, so that there is a validation before the first step.
     training, held_out : np.ndarray
         Indices of the samples to train on, and of those to validate on.
     memory_format : torch.memory_format
@@ -61,6 +63,7 @@ class Task(ABC):
 
     kind: str
     note = ""
+    fine_tunes = False
     networks: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]
     metadata: dict
@@ -94,12 +97,12 @@ class Task(ABC):
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the networks once and return the losses, detached scalars; the total is ``loss``."""
 
-    @abstractmethod
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return (B,) measures of a raw batch, not augmented, in full precision; names end in their unit."""
+        raise NotImplementedError(f"{type(self).__name__} must have errors, or validate in another way")
 
     def validate(self) -> dict[str, float]:
-        """Return the mean errors on the held-out identities; empty if there are none."""
+        """Return the mean errors on the held-out identities, or what else is measured there; empty without them."""
         return self.evaluate(self.held_out)
 
     @torch.no_grad()
@@ -150,8 +153,17 @@ def run_training(
             if on_log:
                 on_log(entry)
 
+        def validate(done: int):
+            metrics = task.validate()
+            if metrics:
+                record({"step": done, "validation": metrics})
+            _save_sheet(task.pictures(), run_dir, done)
+
         if task.note and start == 0:
             record({"step": 0, "note": task.note})
+        if task.fine_tunes and start == 0:
+            validate(0)
+            clock = time.perf_counter()
         for step, raw in enumerate(task.batches(start, config.steps), start):
             for key, value in task.step(raw, step).items():
                 totals[key] = totals.get(key, 0) + value
@@ -163,13 +175,11 @@ def run_training(
                 seconds = time.perf_counter() - clock
                 rate = (done - since) * config.batch_size / seconds
                 record({"step": done, **losses, "images_per_second": round(rate, 2)})
+                task.check(losses)
                 totals, since, clock = {}, done, time.perf_counter()
             paused = time.perf_counter()
             if last or done % config.validate_every == 0:
-                metrics = task.validate()
-                if metrics:
-                    record({"step": done, "validation": metrics})
-                _save_sheet(task.pictures(), run_dir, done)
+                validate(done)
             if saving:
                 save_checkpoint(
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
