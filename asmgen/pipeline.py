@@ -1,4 +1,4 @@
-"""One pass over annotated photos that fills one or more sets of shards, and continues where it was stopped.
+"""One pass over photos that fills one or more sets of shards, and continues where it was stopped.
 
 A shard is a slice of the sorted input, made by one worker process with one thread of arithmetic, so its bytes do
 not depend on how many workers there are, on which shards were there before, nor on the sets beside it.
@@ -15,16 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from asmgen.asmd import ENCODINGS, face_box
-from asmgen.faces import FacePlacer, PlacedFace
+from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
 from asmgen.shards import ShardSet, ShardWriter, shard_matches, shard_path
 from asmgen.w300lp import SampleEntry, SampleError, find_samples
@@ -45,10 +46,24 @@ SETTINGS_FILE = "build.json"
 _SCRATCH = "scratch-"
 
 
+class Placed(Protocol):
+    """A photo whose face is placed: the photo, for as long as its batch lasts, and what is stored of both."""
+
+    photo: Image.Image
+    fields: dict
+
+
+class Placer(Protocol):
+    """Places faces; made once a process."""
+
+    def place(self, entry: SampleEntry) -> Placed:
+        """Read one photo; SampleError if it gives no sample."""
+
+
 class SampleMaker(Protocol):
     """Makes the samples of one set; read by every worker, so it holds what is computed once."""
 
-    def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
+    def fill(self, writer: ShardWriter, faces: Sequence[Placed]) -> None:
         """Add a sample of each face to the shard, or reject it."""
 
 
@@ -184,15 +199,13 @@ class PhotoPass:
     ):
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding must be one of {ENCODINGS}, got {encoding!r}")
-        if shard_size < 1:
-            raise ValueError(f"shard_size must be at least 1, got {shard_size}")
         self.entries = select(find_samples(Path(root)), count, seed)
         self.face = face = model.face_only()
         self.chart = make_chart(face, chart, size)
         self.settings = {
             "encoding": encoding, "size": size, "chart": self.chart.name, "face_model": model.name,
             "face_model_sha256": model.sha256, "refit": refit, "shard_size": shard_size,
-            "photos": len(self.entries), "photos_sha256": _digest(self.entries),
+            **photo_settings(self.entries),
         }
         centre, scale = map_normalization(face)
         self.attributes = {
@@ -221,51 +234,81 @@ class PhotoPass:
         Returns
         -------
         list[BuildSummary]
-            Of each set, also of the shards that were there before.
-
-        Raises
-        ------
-        ValueError
-            If `jobs` is below 1, two sets share a folder, or a folder holds a build with other settings; nothing
-            is changed then. FileExistsError if one holds shards of unknown settings; RuntimeError if a worker
-            process dies.
+            Of each set, also of the shards that were there before. `fill_shards` says what may go wrong.
         """
-        started = time.perf_counter()
-        if jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {jobs}")
-        _claim(plans)
-        slices = [
-            self.entries[start:start + self.settings["shard_size"]]
-            for start in range(0, len(self.entries), self.settings["shard_size"])
+        placer = partial(FacePlacer, self.face, self.settings["size"], self.settings["refit"])
+        return fill_shards(self.entries, self.settings["shard_size"], placer, plans, self.constants, jobs, progress)
+
+
+def fill_shards(
+    entries: Sequence[SampleEntry], shard_size: int, placer: Callable[[], Placer], plans: Sequence[ShardPlan],
+    constants: dict, jobs: int, progress: Callable[..., tqdm] = tqdm,
+) -> list[BuildSummary]:
+    """Write the shards that are missing; each photo is read and its face placed once for all sets.
+
+    Parameters
+    ----------
+    entries : Sequence[SampleEntry]
+        The photos.
+    shard_size : int
+        Photos a shard.
+    placer : Callable[[], Placer]
+        Makes what places faces, in each worker process.
+    plans : Sequence[ShardPlan]
+        The sets.
+    constants : dict
+        Name to array: what all samples share.
+    jobs : int
+        Worker processes; the shards do not depend on it.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
+
+    Returns
+    -------
+    list[BuildSummary]
+        Of each set, also of the shards that were there before.
+
+    Raises
+    ------
+    ValueError
+        If `jobs` or `shard_size` is below 1, two sets share a folder, or a folder holds a build with other settings;
+        nothing is changed then. FileExistsError if one holds shards of unknown settings; RuntimeError if a worker
+        process dies.
+    """
+    started = time.perf_counter()
+    for name, number in (("shard_size", shard_size), ("jobs", jobs)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    _claim(plans)
+    slices = [entries[start:start + shard_size] for start in range(0, len(entries), shard_size)]
+    tasks = []
+    for index, part in enumerate(slices):
+        paths = [shard_path(plan.out_dir, index, len(slices)) for plan in plans]
+        missing = [
+            None if shard_matches(path, plan.settings | plan.attributes) else path
+            for plan, path in zip(plans, paths)
         ]
-        tasks = []
-        for index, entries in enumerate(slices):
-            paths = [shard_path(plan.out_dir, index, len(slices)) for plan in plans]
-            missing = [
-                None if shard_matches(path, plan.settings | plan.attributes) else path
-                for plan, path in zip(plans, paths)
-            ]
-            if any(missing):
-                tasks.append((entries, missing))
-        photos = sum(len(entries) for entries, _ in tasks)
-        kept = len(self.entries) - photos
-        with (
-            tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=plans[0].out_dir) as scratch,
-            progress(total=len(self.entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
-        ):
-            if tasks:
-                job = share(_Job(self.face, self.settings, self.constants, plans), Path(scratch, "job"))
-                ticks = Path(scratch, "ticks")
-                ticks.touch()
-                run_tasks(
-                    _fill_shards, [(job, ticks, entries, paths) for entries, paths in tasks], jobs,
-                    watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
-                )
-        seconds = time.perf_counter() - started
-        return [
-            _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
-            for number, plan in enumerate(plans)
-        ]
+        if any(missing):
+            tasks.append((part, missing))
+    photos = sum(len(part) for part, _ in tasks)
+    kept = len(entries) - photos
+    with (
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=plans[0].out_dir) as scratch,
+        progress(total=len(entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
+    ):
+        if tasks:
+            job = share(_Job(placer, constants, plans), Path(scratch, "job"))
+            ticks = Path(scratch, "ticks")
+            ticks.touch()
+            run_tasks(
+                _fill_shards, [(job, ticks, part, paths) for part, paths in tasks], jobs,
+                watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
+            )
+    seconds = time.perf_counter() - started
+    return [
+        _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
+        for number, plan in enumerate(plans)
+    ]
 
 
 def select(entries: list[SampleEntry], count: int | None, seed: int) -> list[SampleEntry]:
@@ -278,13 +321,13 @@ def select(entries: list[SampleEntry], count: int | None, seed: int) -> list[Sam
     return [entries[index] for index in np.sort(drawn)]
 
 
-def _digest(entries: list[SampleEntry]) -> str:
-    """Hex digest of the names and sizes of all input files."""
+def photo_settings(entries: Sequence[SampleEntry]) -> dict:
+    """Return the settings that tell these photos: their number, and a digest of the names and sizes of all files."""
     digest = sha256()
     for entry in entries:
         paths = (entry.image_path, entry.parameters_path, entry.landmarks_path)
         digest.update(repr((entry.source, [path and path.stat().st_size for path in paths])).encode())
-    return digest.hexdigest()
+    return {"photos": len(entries), "photos_sha256": digest.hexdigest()}
 
 
 def _claim(plans: Sequence[ShardPlan]) -> None:
@@ -329,17 +372,15 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
 class _Job:
     """What every worker needs."""
 
-    face: MorphableModel
-    settings: dict
+    placer: Callable[[], Placer]
     constants: dict
     plans: Sequence[ShardPlan]
 
 
 @lru_cache(maxsize=1)
-def _placer(job: str) -> FacePlacer:
+def _placer(job: str) -> Placer:
     """Set a worker process up; once, not once a shard."""
-    given = shared(job)
-    return FacePlacer(given.face, given.settings["size"], given.settings["refit"])
+    return shared(job).placer()
 
 
 def _fill_shards(job: str, ticks_path: Path, entries: list[SampleEntry], paths: list[Path | None]) -> None:
@@ -360,7 +401,7 @@ def _fill_shards(job: str, ticks_path: Path, entries: list[SampleEntry], paths: 
                 pixels += faces[-1].photo.width * faces[-1].photo.height
             except SampleError as error:
                 for _, writer in outputs:
-                    writer.reject(entry.source, str(error))
+                    writer.reject(entry.source, str(error), error.preview)
             ticks.write(b".")
             if faces and (number % BATCH == 0 or number == len(entries) or pixels > BATCH_PIXELS):
                 for maker, writer in outputs:
@@ -374,8 +415,9 @@ def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float
     error = percent = np.nan
     out_of_range, scores = 0, {}
     if len(shards):
-        errors = shards.column("landmark_error")
-        error, percent = _mean(errors), _mean(100 * (errors / face_box(shards.column("landmarks"))))
+        if "landmark_error" in shards.fields:
+            errors = shards.column("landmark_error")
+            error, percent = _mean(errors), _mean(100 * (errors / face_box(shards.column("landmarks"))))
         if "map_out_of_range" in shards.fields:
             out_of_range = np.count_nonzero(shards.column("map_out_of_range"))
         scores = {name: _mean(shards.column(name)) for name in plan.scores}

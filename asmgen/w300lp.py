@@ -49,11 +49,13 @@ class SampleError(ValueError):
         The reason in a few fixed words, to count by.
     detail : str
         What was wanted, what was found, and what to do.
+    preview : bytes
+        A small JPEG of the photo, for people, where that helps.
     """
 
-    def __init__(self, kind: str, detail: str):
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
+    def __init__(self, kind: str, detail: str, preview: bytes = b""):
+        super().__init__(kind, detail, preview)
+        self.kind, self.detail, self.preview = kind, detail, preview
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}"

@@ -1,10 +1,13 @@
 """How a slice of photos becomes batches of faces."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from toy_tree import FACE, MODEL, PHOTO, write_tree
 
 from asmgen import pipeline
+from asmgen.faces import FacePlacer
 from asmgen.pipeline import PhotoPass, ShardPlan
 from asmgen.shards import ShardSet, shard_path
 from asmgen.workers import share
@@ -30,7 +33,7 @@ def test_batches_hold_so_many_photos_and_pixels(tmp_path, monkeypatch, batch, pi
     photos = PhotoPass(tmp_path / "photos", MODEL, size=32, encoding="params", chart="default", shard_size=9, seed=0,
                        count=None, refit=False)
     plan, path = ShardPlan(tmp_path, {}, {}, BatchMaker()), shard_path(tmp_path, 0, 1)
-    job = share(pipeline._Job(FACE, photos.settings, photos.constants, [plan]), tmp_path / "job")
+    job = share(pipeline._Job(partial(FacePlacer, FACE, 32, False), photos.constants, [plan]), tmp_path / "job")
     pipeline._fill_shards(job, tmp_path / "ticks", photos.entries, [path])
     shards = ShardSet(path)
     assert shards.column("source") == [entry.source for index, entry in enumerate(photos.entries) if index != 3]
