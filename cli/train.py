@@ -14,14 +14,15 @@ def train():
     """Train a network from shards."""
 
 
-def run_options(learning_rate: float) -> Callable:
+def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
     """Return the decorator that gives a command what every training run takes; `run_settings` reads the rest of it."""
     options = (
         click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
                        type=click.Path(exists=True, path_type=Path)),
         click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(file_okay=False, path_type=Path),
                      help="Folder of the run: checkpoint, config, log, curves."),
-        click.option("--batch-size", type=click.IntRange(min=2), default=8, show_default=True, help="Samples a step."),
+        click.option("--batch-size", type=click.IntRange(min=2), default=batch_size, show_default=True,
+                     help="Samples a step."),
         click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=learning_rate,
                      show_default=True, help="Of Adam."),
         click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
@@ -51,10 +52,10 @@ def run_options(learning_rate: float) -> Callable:
 
 def run_settings(augment: bool, validate_every: int, **settings) -> dict:
     """Return the fields of a config that the options of every run stand for, with those of its own."""
-    from model.config import NO_AUGMENTATION, Augmentation
+    from model.config import NO_AUGMENTATION
 
     return {
-        **settings, "augmentation": Augmentation() if augment else NO_AUGMENTATION,
+        **settings, **({} if augment else {"augmentation": NO_AUGMENTATION}),
         "validate_every": validate_every, "checkpoint_every": validate_every,
     }
 
@@ -113,6 +114,34 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
     config = LandmarkConfig(**run_settings(**settings))
     with _training_errors():
         checkpoint = train_landmarks(shards, output, config, device, workers, resume, on_log=_echo_record)
+    click.echo(f"wrote {checkpoint}")
+
+
+@train.command()
+@run_options(learning_rate=5e-4, batch_size=64)
+@click.option("--steps", type=click.IntRange(min=1), default=40_000, show_default=True, help="Steps of the run.")
+@click.option("--depth", type=click.Choice(["18", "34", "50", "100"]), default="18", show_default=True,
+              help="Layers of the iResNet.")
+@click.option("--margin", type=click.FloatRange(min=0, max=1), default=0.5, show_default=True,
+              help="Radians that a face must be closer to its own person than to another.")
+@click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=64.0, show_default=True,
+              help="Factor on the cosines, which are the logits.")
+def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, depth: str,
+             **settings):
+    """Train the network that tells people apart, for the identity loss (eq. 21), on SHARDS of kind asmd or ftd.
+
+    All re-posed and mirrored copies of a photo are one person. `train fusion --identity` takes RUN, or an ArcFace
+    file of insightface in its place.
+
+    \b
+    Example: dualface train identity shards -o run --workers 8
+    """
+    from model.config import IdentityConfig
+    from model.train_identity import train_identity
+
+    config = IdentityConfig(depth=int(depth), **run_settings(**settings))
+    with _training_errors():
+        checkpoint = train_identity(shards, output, config, device, workers, resume, on_log=_echo_record)
     click.echo(f"wrote {checkpoint}")
 
 
