@@ -97,6 +97,9 @@ class Task(ABC):
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the networks once and return the losses, detached scalars; the total is ``loss``."""
 
+    def check(self, losses: dict[str, float]):
+        """Raise FloatingPointError if the mean losses of a log line say that going on leads nowhere."""
+
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return (B,) measures of a raw batch, not augmented, in full precision; names end in their unit."""
         raise NotImplementedError(f"{type(self).__name__} must have errors, or validate in another way")
