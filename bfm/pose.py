@@ -3,12 +3,14 @@
 A *placement* is a pose and a position. Dimension key: ... any batch, V points.
 
 pose      (..., 3)  pitch, yaw, roll in radians, 300W-LP's signs and order.
-position  (..., 3)  t_x, t_y in pixels and scale in pixels a millimetre.
+position  (..., 3)  t_x, t_y in pixels and scale in pixels a millimetre: where the model's origin is, and how large.
 Pixels    0-based, centres at whole numbers, x right, y down.
 Functions take numpy arrays or torch tensors and return the same kind.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -65,25 +67,37 @@ def pose_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return xp.stack([pitch, yaw, roll], -1)
 
 
-def project(vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Place canonical vertices in an image by scaled orthographic projection.
+def project(
+    vertices: np.ndarray, pose: np.ndarray, position: np.ndarray, distance: float = math.inf
+) -> np.ndarray:
+    """Place canonical vertices in an image, by perspective or by scaled orthographic projection.
+
+    With ``(X, Y, Z)`` the turned vertex in mm and ``w = 1 - Z / distance``, its distance from the camera over that of
+    the origin: ``x = t_x + scale X / w``, ``y = t_y - scale Y / w`` and ``depth = scale Z / w``, which is linear
+    on the screen over a triangle. The camera's axis goes through the origin.
 
     Parameters
     ----------
     vertices : np.ndarray
-        (..., V, 3) mm.
+        (..., V, 3) mm, nearer to the origin than `distance` along the axis (see `project_homogeneous`).
     pose : np.ndarray
         (..., 3) radians.
     position : np.ndarray
-        (..., 3) t_x, t_y (pixels), scale (pixels a millimetre).
+        (..., 3) t_x, t_y (pixels), scale (pixels a millimetre, at the origin's distance).
+    distance : float
+        Of the camera from the model's origin, mm; infinite is 300W-LP's scaled orthographic camera.
 
     Returns
     -------
     np.ndarray
-        (..., V, 3) x and y in pixels, and depth in pixels; larger depth is nearer the camera.
+        (..., V, 3) x and y in pixels, and depth in pixels; larger depth is nearer the camera. ValueError is raised
+        for a distance that is not positive.
     """
     xp = array_namespace(vertices)
-    turned = vertices @ xp.swapaxes(rotation_matrix(pose), -1, -2) * position[..., None, 2:3]
+    turned = vertices @ xp.swapaxes(rotation_matrix(pose), -1, -2)
+    if distance != math.inf:
+        turned = turned / _relative_distance(turned, distance)[..., None]
+    turned = turned * position[..., None, 2:3]
     return xp.stack(
         [
             turned[..., 0] + position[..., None, 0],
@@ -92,6 +106,52 @@ def project(vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> np.
         ],
         -1,
     )
+
+
+def project_homogeneous(
+    vertices: np.ndarray, pose: np.ndarray, position: np.ndarray, distance: float = math.inf
+) -> np.ndarray:
+    """Place canonical vertices in an image as `project` does, in homogeneous coordinates.
+
+    These are finite and linear in the vertices everywhere, beside the camera and behind it too.
+
+    Parameters
+    ----------
+    vertices : np.ndarray
+        (..., V, 3) mm.
+    pose : np.ndarray
+        (..., 3) radians.
+    position : np.ndarray
+        (..., 3) t_x, t_y (pixels), scale (pixels a millimetre, at the origin's distance).
+    distance : float
+        Of the camera from the model's origin, mm; infinite is 300W-LP's scaled orthographic camera.
+
+    Returns
+    -------
+    np.ndarray
+        (..., V, 4) ``x w, y w, depth w, w``; w is 1 at the origin and everywhere for an infinite distance, 0 beside
+        the camera and negative behind it. ValueError is raised for a distance that is not positive.
+    """
+    xp = array_namespace(vertices)
+    turned = vertices @ xp.swapaxes(rotation_matrix(pose), -1, -2)
+    w = _relative_distance(turned, distance)
+    turned = turned * position[..., None, 2:3]
+    return xp.stack(
+        [
+            turned[..., 0] + position[..., None, 0] * w,
+            position[..., None, 1] * w - turned[..., 1],
+            turned[..., 2],
+            w,
+        ],
+        -1,
+    )
+
+
+def _relative_distance(turned: np.ndarray, distance: float) -> np.ndarray:
+    """(..., V) distance of turned vertices from the camera, along its axis, over that of the origin."""
+    if not distance > 0:
+        raise ValueError(f"distance must be positive, in mm from the model's origin, got {distance}")
+    return 1 - turned[..., 2] / distance
 
 
 def transform_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:

@@ -151,8 +151,8 @@ def test_memory_chunks_do_not_show(monkeypatch):
     points = torch.tensor(rng.uniform(-9, 60, (5, 60, 3)))
     triangles = torch.tensor(rng.integers(0, 60, (90, 3)))
     whole = rasterize(points, triangles, 50, 40)
-    monkeypatch.setattr("model.rasterize._PIXELS_AT_ONCE", 777)
-    monkeypatch.setattr("model.rasterize._TRIANGLES_AT_ONCE", 200)
+    monkeypatch.setattr("model.rasterize._PIXELS", {"cpu": 777})
+    monkeypatch.setattr("model.rasterize._TRIANGLES", {"cpu": 200})
     for a, b in zip(whole, rasterize(points, triangles, 50, 40)):
         assert torch.equal(a, b)
 
@@ -215,5 +215,5 @@ def test_refuses_numbers_that_are_not_places(value, axis):
 
 
 def test_refuses_shapes_that_are_wrong():
-    with pytest.raises(ValueError, match=r"\(B, V, 3\) and triangles \(F, 3\), got \(4, 3\) and \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(B, V, 4\) and triangles \(F, 3\), got \(4, 3\) and \(2, 3\)"):
         rasterize(SQUARE, HALVES, 5, 6)

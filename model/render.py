@@ -1,0 +1,206 @@
+"""The renderer R of Eq. (19): maps, light, pose and position to a picture of the face, with gradient to all of them.
+
+Deferred shading: `model.rasterize` finds the triangle at each pixel, without gradient; position, normal and albedo are
+interpolated there and shaded, only where a face is. The gradient knows how the surface under a pixel changes, not that
+an outline moves over it.
+
+Dimension key: B batch, V vertices, F triangles, N covered pixels, S side of the maps, H = W pixels.
+Colours are RGB in [0, 1] as encoded in the photo, places pixels with centres at whole numbers, normals in camera axes
+(x right, y up, z toward the camera).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asmgen.maps import AttributeMaps
+from bfm.light import sh_basis
+from bfm.morphable_model import MorphableModel
+from bfm.pose import project, project_homogeneous, rotation_matrix
+from model.geometry import full_precision
+from model.rasterize import covered_pixels, nearest_triangles, to_images, values_at, weights_at
+
+
+class Rendered(NamedTuple):
+    """A batch of rendered faces and what they were shaded from; 0 where there is no face.
+
+    Attributes
+    ----------
+    image : torch.Tensor
+        (B, 3, H, W) ``albedo * shading``, about [0, 1], not clipped.
+    mask : torch.Tensor
+        (B, 1, H, W) bool: where the face is. The mouth's opening is none of it.
+    albedo : torch.Tensor
+        (B, 3, H, W).
+    normals : torch.Tensor
+        (B, 3, H, W) unit vectors in camera axes.
+    depth : torch.Tensor
+        (B, 1, H, W) mm along the camera's axis from the model's origin, larger nearer.
+    landmarks : torch.Tensor
+        (B, 68, 2) x, y in pixels.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    albedo: torch.Tensor
+    normals: torch.Tensor
+    depth: torch.Tensor
+    landmarks: torch.Tensor
+
+
+class FaceRenderer(nn.Module):
+    """Mesh assembly (Sec. III-C) and rendering for one face model and chart.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        Face part of the model, numpy. Its mouth gap stays open.
+    maps : AttributeMaps
+        Its map space, numpy.
+    camera_distance : float
+        Of the camera from the model's origin, mm; infinite is the scaled orthographic camera of the annotations.
+    """
+
+    def __init__(self, model: MorphableModel, maps: AttributeMaps, camera_distance: float = math.inf):
+        super().__init__()
+        self.size, self.scale, self.camera_distance = maps.chart.size, maps.scale, camera_distance
+        for name, values in {
+            "triangles": model.triangles, "landmarks": model.landmarks, "vertex_texels": maps.vertex_texels.T,
+        }.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+        for name, values in {"vertex_weights": maps.vertex_weights.T, "centre": maps.centre}.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+
+    def vertices(self, full_map: torch.Tensor) -> torch.Tensor:
+        """Return the (B, V, 3) vertices, mm, that (B, 3, S, S) maps I_g hold, or A_id for the neutral faces."""
+        return self._at_vertices(full_map) * self.scale + self.centre
+
+    def vertex_albedo(self, albedo_map: torch.Tensor) -> torch.Tensor:
+        """Return the (B, V, 3) albedo of the vertices from (B, 3, S, S) maps I_a."""
+        return self._at_vertices(albedo_map)
+
+    def _at_vertices(self, maps):
+        """(B, V, 3): maps read bilinearly at the vertices, as `AttributeMaps.sample` does."""
+        rows = maps.flatten(2).permute(2, 0, 1).flatten(1)  # (S * S, B * 3), so that whole rows are read
+        corners = rows.index_select(0, self.vertex_texels.flatten()).unflatten(0, (4, -1))
+        mixed = (corners * self.vertex_weights[..., None]).sum(0)  # (V, B * 3)
+        return mixed.unflatten(1, (-1, 3)).transpose(0, 1)
+
+    def forward(
+        self,
+        full_map: torch.Tensor,
+        albedo_map: torch.Tensor,
+        light: torch.Tensor,
+        pose: torch.Tensor,
+        position: torch.Tensor,
+        size: int | None = None,
+    ) -> Rendered:
+        """Render faces, Eq. (19).
+
+        Parameters
+        ----------
+        full_map : torch.Tensor
+            (B, 3, S, S) I_g, map units.
+        albedo_map : torch.Tensor
+            (B, 3, S, S) I_a, RGB in [0, 1].
+        light : torch.Tensor
+            (B, 9) p_l, see `bfm.light`.
+        pose : torch.Tensor
+            (B, 3) p_h, radians.
+        position : torch.Tensor
+            (B, 3) t_x, t_y, scale in pixels of the picture.
+        size : int | None
+            Side of the picture, pixels; None is S.
+
+        Returns
+        -------
+        Rendered
+            In the precision of the inputs, also under autocast.
+        """
+        with full_precision(full_map):
+            return self.render_vertices(
+                self.vertices(full_map), self.vertex_albedo(albedo_map), light, pose, position, size or self.size
+            )
+
+    def render_vertices(
+        self,
+        vertices: torch.Tensor,
+        albedo: torch.Tensor,
+        light: torch.Tensor,
+        pose: torch.Tensor,
+        position: torch.Tensor,
+        size: int,
+    ) -> Rendered:
+        """Render faces given as meshes.
+
+        Parameters
+        ----------
+        vertices : torch.Tensor
+            (B, V, 3) mm, canonical.
+        albedo : torch.Tensor
+            (B, V, 3) RGB in [0, 1].
+        light : torch.Tensor
+            (B, 9) p_l, see `bfm.light`.
+        pose : torch.Tensor
+            (B, 3) p_h, radians.
+        position : torch.Tensor
+            (B, 3) t_x, t_y, scale in pixels of the picture.
+        size : int
+            Side of the picture, pixels.
+
+        Returns
+        -------
+        Rendered
+            In the precision of the inputs, also under autocast.
+        """
+        with full_precision(vertices):
+            points = project_homogeneous(vertices, pose, position, self.camera_distance)
+            triangle_ids = nearest_triangles(points.detach(), self.triangles, size, size)
+            covered = covered_pixels(triangle_ids, self.triangles)
+            turned_normals = vertex_normals(vertices, self.triangles) @ rotation_matrix(pose).mT
+            depth = points[..., 2:3] / position[:, None, 2:3]
+            at_pixels = values_at(
+                torch.cat([albedo, turned_normals, depth], 2), covered, weights_at(points, covered)
+            )  # (N, 7)
+            albedo_there, normals, depth = at_pixels.split((3, 3, 1), 1)
+            normals = F.normalize(normals, dim=1)
+            shading = (sh_basis(normals) * light.index_select(0, covered.place[0])).sum(1, keepdim=True)
+            pictures = to_images(torch.cat([albedo_there * shading, albedo_there, normals, depth], 1), covered)
+            image, albedo, normals, depth = pictures.permute(0, 3, 1, 2).split((3, 3, 3, 1), 1)
+            landmarks = self.project_landmarks(vertices, pose, position)
+            return Rendered(image, triangle_ids[:, None] >= 0, albedo, normals, depth, landmarks)
+
+    def project_landmarks(self, vertices: torch.Tensor, pose: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return the (B, 68, 2) landmarks, pixels, of (B, V, 3) vertices under (B, 3) poses and positions."""
+        with full_precision(vertices):
+            return project(vertices[:, self.landmarks], pose, position, self.camera_distance)[..., :2]
+
+
+def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+    """Return the normal of each vertex: the mean of its triangles' normals, weighted by area.
+
+    The batched twin of `bfm.render.vertex_normals`.
+
+    Parameters
+    ----------
+    vertices : torch.Tensor
+        (B, V, 3) in right-handed axes.
+    triangles : torch.Tensor
+        (F, 3) int64, ``cross(b - a, c - a)`` outward.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, V, 3) unit normals; zero where a vertex has no triangle with area.
+    """
+    corners = triangles.T.flatten()
+    rows = vertices.transpose(0, 1)  # (V, B, 3): whole rows are read and added
+    a, b, c = rows.index_select(0, corners).unflatten(0, (3, -1)).unbind(0)
+    faces = torch.linalg.cross(b - a, c - a)
+    total = torch.zeros_like(rows).index_add(0, corners, faces.repeat(3, 1, 1))
+    return F.normalize(total, dim=2).transpose(0, 1)
