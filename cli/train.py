@@ -25,8 +25,6 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
                      help="Samples a step."),
         click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=learning_rate,
                      show_default=True, help="Of Adam."),
-        click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
-                     help="Factor on every channel count; 1 is the paper."),
         click.option("--augment/--no-augment", default=True, show_default=True, help="Crop jitter, mirroring, colour."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                      help="Of weights, order and augmentation."),
@@ -60,6 +58,10 @@ def run_settings(augment: bool, validate_every: int, **settings) -> dict:
     }
 
 
+width_option = click.option(
+    "--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+    help="Factor on every channel count; 1 is the paper.",
+)
 face_model_option = click.option(
     "--face-model", default="open", show_default=True, help="The model that SHARDS were built on."
 )
@@ -67,6 +69,7 @@ face_model_option = click.option(
 
 @train.command()
 @run_options(learning_rate=2e-4)
+@width_option
 @face_model_option
 @click.option("--parameter-steps", type=click.IntRange(min=0), default=20_000, show_default=True,
               help="Steps of the first phase: encoder and parameters (eq. 4).")
@@ -97,6 +100,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 
 @train.command()
 @run_options(learning_rate=2.5e-4)
+@width_option
 @click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps of the run.")
 @click.option("--stacks", type=click.IntRange(min=1), default=4, show_default=True,
               help="Hourglasses, each refining the last one's heatmaps.")
@@ -119,6 +123,7 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
 
 @train.command()
 @run_options(learning_rate=5e-4, batch_size=64)
+@width_option
 @click.option("--steps", type=click.IntRange(min=1), default=40_000, show_default=True, help="Steps of the run.")
 @click.option("--depth", type=click.Choice(["18", "34", "50", "100"]), default="18", show_default=True,
               help="Layers of the iResNet.")
@@ -147,6 +152,7 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 
 @train.command()
 @run_options(learning_rate=1e-4)
+@width_option
 @face_model_option
 @click.option("--steps", type=click.IntRange(min=1), default=200_000, show_default=True,
               help="Steps of the run; the learning rate falls to 0 over the second half.")
@@ -191,6 +197,53 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
         checkpoint = train_texture(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
             perceptual=perceptual, geometry=geometry, landmarks=landmarks,
+        )
+    click.echo(f"wrote {checkpoint}")
+
+
+@train.command()
+@run_options(learning_rate=5e-5)
+@click.option("--geometry", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
+              help="Geometry run to start from.")
+@click.option("--texture", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
+              help="Texture run to start from.")
+@click.option("--identity", type=click.Path(exists=True, path_type=Path),
+              help="ArcFace weights file, or run of `train identity`, for the identity loss (eq. 21).")
+@click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
+              help="Run of `train landmarks`, or a 3D-FAN file, for the alignment loss (eq. 22).  [default: that of the "
+                   "texture run]")
+@click.option("--parsing", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="BiSeNet face parsing file: what hides the face is left out of the pixel loss.  [default: all that "
+                   "is drawn counts]")
+@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@click.option("--camera-distance", type=click.FloatRange(min=0, min_open=True), default=1000.0, show_default=True,
+              help="Of the camera from the face model's origin, millimetres; inf is 300W-LP's orthographic camera.")
+@click.option("--steps", type=click.IntRange(min=1), default=20_000, show_default=True, help="Steps of the run.")
+@click.option("--pixel/--no-pixel", default=True, show_default=True, help="Loss of eq. 20.")
+@click.option("--identity-loss/--no-identity", default=True, show_default=True, help="Loss of eq. 21.")
+@click.option("--alignment/--no-alignment", default=True, show_default=True, help="Loss of eq. 22.")
+def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, face_model: str,
+           geometry: Path, texture: Path, identity: Path | None, landmarks: Path | None, parsing: Path | None,
+           pixel: bool, identity_loss: bool, alignment: bool, **settings):
+    """Fine-tune a geometry and a texture stream together on the photos in SHARDS, of any kind, by rendering them.
+
+    What else SHARDS hold of their faces is not trained on; it is compared with at each validation, on held-out
+    identities, and sheets of those are drawn into RUN/samples. The first validation is before the first step.
+
+    \b
+    Example: dualface train fusion faces -o run --geometry geometry_run --texture texture_run --identity identity_run
+    """
+    from bfm.model_file import load_model
+    from model.config import FusionConfig
+    from model.train_fusion import train_fusion
+
+    losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
+    off = {name: 0.0 for name, on in losses.items() if not on}
+    with _training_errors():
+        config = FusionConfig(**off, **run_settings(**settings))
+        checkpoint = train_fusion(
+            shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
+            geometry=geometry, texture=texture, identity=identity, landmarks=landmarks, parsing=parsing,
         )
     click.echo(f"wrote {checkpoint}")
 

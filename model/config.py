@@ -53,8 +53,6 @@ class RunConfig(ABC):
         Samples a step.
     log_every, validate_every, checkpoint_every : int
         Steps between log lines, validations and checkpoints; the last two also happen at the end.
-    width : float
-        Factor on every channel count of the networks; 1 is the paper.
     learning_rate : float
         Of Adam.
     augmentation : Augmentation
@@ -72,7 +70,6 @@ class RunConfig(ABC):
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000
-    width: float = 1.0
     learning_rate: float = 2e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation_fraction: float = 0.05
@@ -133,6 +130,8 @@ class GeometryConfig(RunConfig):
 
     Attributes
     ----------
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
     parameter_steps : int
         Steps of the first phase: encoder and PSN alone, on Eq. (4).
     stream_steps : int
@@ -148,6 +147,7 @@ class GeometryConfig(RunConfig):
         Weight of the albedo regularisation in Eq. (4).
     """
 
+    width: float = 1.0
     parameter_steps: int = 20_000
     stream_steps: int = 180_000
     encoder_weights: str = ""
@@ -171,6 +171,8 @@ class TextureConfig(RunConfig):
 
     Attributes
     ----------
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
     steps : int
         Of the whole run. The learning rate follows from it, so it may not change when a run is resumed.
     regions : int
@@ -189,6 +191,7 @@ class TextureConfig(RunConfig):
         reconstruction does, in place of the annotated p_t.
     """
 
+    width: float = 1.0
     steps: int = 200_000
     learning_rate: float = 1e-4
     regions: int = 16
@@ -216,12 +219,15 @@ class LandmarkConfig(RunConfig):
 
     Attributes
     ----------
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
     steps : int
         Of the whole run. May grow when a run is resumed.
     stacks : int
         Hourglasses.
     """
 
+    width: float = 1.0
     steps: int = 100_000
     learning_rate: float = 2.5e-4
     stacks: int = 4
@@ -235,6 +241,8 @@ class IdentityConfig(RunConfig):
 
     Attributes
     ----------
+    width : float
+        Factor on every channel count of the networks; 1 is the paper.
     steps : int
         Of the whole run. May grow when a run is resumed.
     depth : int
@@ -247,6 +255,7 @@ class IdentityConfig(RunConfig):
         Of the crop; what turns, scales and shifts it is small, as both faces of Eq. (21) are placed alike.
     """
 
+    width: float = 1.0
     steps: int = 40_000
     batch_size: int = 64
     learning_rate: float = 5e-4
@@ -262,6 +271,8 @@ class IdentityConfig(RunConfig):
 class FusionConfig(RunConfig):
     """Training step 3 of the paper (Sec. IV-B): both streams together, on photos alone, from runs of steps 1 and 2.
 
+    The networks have the widths of these runs.
+
     Attributes
     ----------
     steps : int
@@ -273,8 +284,6 @@ class FusionConfig(RunConfig):
     lambda_symmetry, lambda_smoothness, lambda_keep : float
         Departs from Eq. (23), which holds geometry by nothing: weights of Eq. (6), of Eq. (7) taken on the change since
         the start, and of the mean squared distance, mm^2, from the start.
-    width : float
-        Not used: the networks have the widths of the runs they come from.
     """
 
     steps: int = 20_000
