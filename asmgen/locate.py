@@ -7,6 +7,7 @@ What places a face is tried in this order: the list or folder of landmarks that 
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from asmgen.crop import Square, face_square
-from asmgen.detect import FaceDetector, detected_square, detector_installed
+from asmgen.detect import FaceDetector, detected_square, detector_installed, detector_name
 from asmgen.five_points import five_point_square, five_points
 from asmgen.landmark_files import ENDINGS, read_landmarks, read_list
 from asmgen.w300lp import IMAGE_SUFFIXES, SampleError
@@ -59,6 +60,11 @@ class FaceLocator:
     ------
     FileNotFoundError
         If a list or folder does not exist; ValueError if a list cannot be read.
+
+    Attributes
+    ----------
+    settings : dict
+        Name to text: what places faces, so that a build can tell whether it continues the same one.
     """
 
     def __init__(self, landmarks: Path | None = None, boxes: Path | None = None, detect: bool = True):
@@ -66,11 +72,17 @@ class FaceLocator:
             if path and not Path(path).exists():
                 raise FileNotFoundError(f"{path} does not exist; give a list with a row a photo, or a landmark folder")
         in_folder = landmarks and Path(landmarks).is_dir()
-        self._files = _landmark_files(Path(landmarks)) if in_folder else {}
-        self._landmarks = _List(landmarks, (10, 136)) if landmarks and not in_folder else None
-        self._boxes = _List(boxes, (4,)) if boxes else None
+        given = {
+            "landmarks": landmarks and (_Folder(landmarks) if in_folder else _List(landmarks, (10, 136))),
+            "boxes": boxes and _List(boxes, (4,)),
+        }
+        self._given = [source for source in given.values() if source]
         self._detector = FaceDetector() if detect and detector_installed() else None
         self._detect = detect
+        self.settings = {
+            **{f"{name}_sha256": source.sha256 if source else "none" for name, source in given.items()},
+            "detector": detector_name() if self._detector else "none",
+        }
 
     def place(self, path: Path, photo: Image.Image) -> Placement:
         """Place the face of one photo.
@@ -114,27 +126,21 @@ class FaceLocator:
         known = self._known(path)
         return known.reshape(68, 2).astype(np.float64) if known is not None and known.size == 136 else None
 
+    def beside(self, path: Path) -> Path | None:
+        """Return the landmark file beside a photo, where there is one and nothing that was given has the photo."""
+        if any(source.name_of(path) for source in self._given):
+            return None
+        files = (path.with_name(path.stem + ending) for ending in ENDINGS)
+        return next((file for file in files if file.is_file()), None)
+
     def _known(self, path: Path) -> np.ndarray | None:
         """What lists and files tell: 4 numbers of a box, 10 or 136 of points; None if nothing."""
-        for given in (self._landmarks, self._boxes):
-            numbers = given and given.find(path)
-            if numbers is not None:
-                return numbers
-        file = self._file(path)
-        if file is None:
-            return None
-        try:
-            return read_landmarks(file)
-        except (OSError, ValueError) as error:
-            raise SampleError("damaged annotation", str(error)) from error
-
-    def _file(self, path: Path) -> Path | None:
-        """The landmark file of a photo, in the folder that was given or beside it."""
-        for name in _endings(path) if self._files else ():
-            if name in self._files:
-                return self._files[name]
-        beside = (path.with_name(path.stem + ending) for ending in ENDINGS)
-        return next((file for file in beside if file.is_file()), None)
+        for source in self._given:
+            name = source.name_of(path)
+            if name:
+                return source.numbers(name)
+        file = self.beside(path)
+        return file and _read(file)
 
     def _found(self, path: Path, photo: Image.Image) -> Placement:
         """What the detector finds."""
@@ -152,39 +158,65 @@ class FaceLocator:
 
 
 class _List:
-    """The rows of a list, by the name of their photo."""
+    """The rows of a list, by the names of their photos."""
 
     def __init__(self, path: Path, widths: tuple[int, ...]):
         names, self._numbers = read_list(path, widths)
         self._rows = {_bare(name): row for row, name in enumerate(names)}
         if len(self._rows) < len(names):
             raise ValueError(f"{path} must hold one row a photo, got {len(names)} for {len(self._rows)} photos")
+        self.sha256 = sha256(Path(path).read_bytes()).hexdigest()
 
-    def find(self, path: Path) -> np.ndarray | None:
-        """Return the (K,) numbers of a photo, None if it is not in the list."""
-        row = next((self._rows[name] for name in _endings(path) if name in self._rows), None)
-        return None if row is None else self._numbers[row]
+    def name_of(self, path: Path) -> str | None:
+        """The name under which a photo is in the list, None if it is not."""
+        return _longest_ending(path, self._rows)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The (K,) numbers of a photo."""
+        return self._numbers[self._rows[name]]
 
 
-def _endings(path: Path) -> list[str]:
-    """The path of a photo without suffix, and without its first folder, its first two, ...: the longest first."""
+class _Folder:
+    """The landmark files below a folder, by their names without ending."""
+
+    def __init__(self, folder: Path):
+        folder = Path(folder)
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+        self._files = {
+            name.removesuffix(ending): folder / name
+            for ending in reversed(ENDINGS) for name in names if name.endswith(ending)
+        }
+        sizes = [(name, path.stat().st_size) for name, path in self._files.items()]
+        self.sha256 = sha256(repr(sizes).encode()).hexdigest()
+
+    def name_of(self, path: Path) -> str | None:
+        """The name under which the folder has a file for a photo, None if it has none."""
+        return _longest_ending(path, self._files)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The (68, 2) landmarks of a photo."""
+        return _read(self._files[name])
+
+
+def _read(file: Path) -> np.ndarray:
+    """The (68, 2) landmarks in a file; SampleError if it is damaged."""
+    try:
+        return read_landmarks(file)
+    except (OSError, ValueError) as error:
+        raise SampleError("damaged annotation", str(error)) from error
+
+
+def _longest_ending(path: Path, names: dict) -> str | None:
+    """The longest of some names, with or without folders, in which the path of a photo without suffix ends."""
     parts = Path(os.path.abspath(path)).with_suffix("").parts[1:]
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    endings = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((name for name in endings if name in names), None)
 
 
 def _bare(name: str) -> str:
     """The name of a photo in a list, without suffix; other dots are part of it."""
     name = name.replace("\\", "/").lstrip("/")
     return name[:name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
-
-
-def _landmark_files(folder: Path) -> dict[str, Path]:
-    """The landmark files below a folder, by their names without ending."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
-    return {
-        name.removesuffix(ending): folder / name
-        for ending in reversed(ENDINGS) for name in names if name.endswith(ending)
-    }
 
 
 def box_square(box: tuple[float, float, float, float]) -> Square:

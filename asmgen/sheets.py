@@ -47,7 +47,39 @@ def draw_sheet(
     Returns
     -------
     Image.Image
-        RGB.
+        RGB; `chosen_samples` says what may go wrong.
+    """
+    samples = chosen_samples(shards, samples, 8)
+    width, height = len(columns) * (TILE + GAP) + GAP, TILE + STRIP + 2 * GAP
+    sheet = Image.new("RGB", (width, HEADING + height * len(samples)), "white")
+    for column, (heading, below) in enumerate(columns):
+        middle = GAP + column * (TILE + GAP) + TILE // 2
+        write(sheet, (middle, 9), heading, 15, "mm")
+        write(sheet, (middle, 25), below and f"below: {below}", _TEXT, "mm")
+    for row, index in enumerate(samples):
+        for column, (tile, strip) in enumerate(draw_row(index)):
+            left, top = GAP + column * (TILE + GAP), HEADING + row * height
+            sheet.paste(tile, (left, top))
+            sheet.paste(strip, (left, top + TILE + GAP // 2))
+    return sheet
+
+
+def chosen_samples(shards: ShardSet, samples: Sequence[int] | None, most: int) -> list[int]:
+    """Return the samples to draw, counted from 0; by default so many of all, evenly spread.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The samples.
+    samples : Sequence[int] | None
+        Samples asked for; negative ones count from the end.
+    most : int
+        How many are drawn if none is asked for.
+
+    Returns
+    -------
+    list[int]
+        Indices.
 
     Raises
     ------
@@ -56,23 +88,10 @@ def draw_sheet(
     """
     if not len(shards):
         raise ValueError(f"{shards.paths[0].parent} holds no sample to draw; all photos were rejected")
-    if samples is None:
-        samples = np.unique(np.linspace(0, len(shards) - 1, 8).round().astype(int))
-    for index in samples:
+    for index in samples or ():
         if not -len(shards) <= index < len(shards):
             raise ValueError(f"samples must be among the {len(shards)} there are, got {index}")
-    width, height = len(columns) * (TILE + GAP) + GAP, TILE + STRIP + 2 * GAP
-    sheet = Image.new("RGB", (width, HEADING + height * len(samples)), "white")
-    for column, (heading, below) in enumerate(columns):
-        middle = GAP + column * (TILE + GAP) + TILE // 2
-        write(sheet, (middle, 9), heading, 15, "mm")
-        write(sheet, (middle, 25), below and f"below: {below}", _TEXT, "mm")
-    for row, index in enumerate(samples):
-        for column, (tile, strip) in enumerate(draw_row(int(index) % len(shards))):
-            left, top = GAP + column * (TILE + GAP), HEADING + row * height
-            sheet.paste(tile, (left, top))
-            sheet.paste(strip, (left, top + TILE + GAP // 2))
-    return sheet
+    return [int(index) % len(shards) for index in (evenly(len(shards), most) if samples is None else samples)]
 
 
 def rejected_sheet(shards: str | Path | Sequence, most: int = 100) -> Image.Image:
@@ -100,21 +119,32 @@ def rejected_sheet(shards: str | Path | Sequence, most: int = 100) -> Image.Imag
     if not rejected:
         raise ValueError(f"{found.paths[0].parent} holds no rejected photo to draw; all gave samples")
     rejected.sort(key=lambda photo: photo[1].split(":")[0])
-    chosen = np.unique(np.linspace(0, len(rejected) - 1, min(most, len(rejected))).round().astype(int))
-    columns = min(_COLUMNS, len(chosen))
-    width, height = THUMBNAIL + 2 * GAP, THUMBNAIL + 4 * _LINE + 2 * GAP
-    sheet = Image.new("RGB", (columns * width, -(-len(chosen) // columns) * height), "white")
-    for place, index in enumerate(chosen):
+    thumbnails = []
+    for index in evenly(len(rejected), most):
         source, reason, preview = rejected[index]
-        left, top = place % columns * width + GAP, place // columns * height + GAP
         picture = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
         if preview:
             with Image.open(BytesIO(preview)) as image:
                 picture = image.convert("RGB").resize((THUMBNAIL, THUMBNAIL))
+        thumbnails.append((picture, [Path(source).name[-18:], *_folded(reason, THUMBNAIL)[:3]]))
+    return contact_sheet(thumbnails, 4)
+
+
+def contact_sheet(thumbnails: Sequence[tuple[Image.Image, Sequence[str]]], lines: int) -> Image.Image:
+    """Return pictures of side `THUMBNAIL` in rows, each over so many lines of text of its own."""
+    columns = min(_COLUMNS, len(thumbnails))
+    width, height = THUMBNAIL + 2 * GAP, THUMBNAIL + lines * _LINE + 2 * GAP
+    sheet = Image.new("RGB", (columns * width, -(-len(thumbnails) // columns) * height), "white")
+    for place, (picture, text) in enumerate(thumbnails):
+        left, top = place % columns * width + GAP, place // columns * height + GAP
         sheet.paste(picture, (left, top))
-        lines = [Path(source).name[-18:], *_folded(reason, THUMBNAIL)[:3]]
-        sheet.paste(text_strip(lines, THUMBNAIL, 4 * _LINE), (left, top + THUMBNAIL))
+        sheet.paste(text_strip(text, THUMBNAIL, lines * _LINE), (left, top + THUMBNAIL))
     return sheet
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Return up to so many of `count` indices, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def _folded(text: str, width: int) -> list[str]:

@@ -14,13 +14,14 @@ Line = tuple[str, str]
 
 
 def overview_lines(shards: ShardSet) -> list[Line]:
-    """Return counts, rejections by reason, and the face model of shards."""
+    """Return counts, rejections by reason, and the face model of shards, where they have one."""
     attributes, size = shards.attributes, sum(path.stat().st_size for path in shards.paths)
     return [
         ("samples", f"{len(shards)} in {len(shards.paths)} shards, {size / 1e6:.1f} MB"),
         ("rejected", f"{len(shards.rejected)}"),
         *((f"  {kind}", f"{count}") for kind, count in count_reasons(shards.rejected).items()),
-        ("face model", f"{attributes['face_model']} ({attributes['face_model_sha256'][:12]})"),
+        *(("face model", f"{attributes[name]} ({attributes['face_model_sha256'][:12]})")
+          for name in ("face_model",) if name in attributes),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`dualface build`: annotated photos to training shards."""
+"""`dualface build`: photos to training shards."""
 
 import math
 from collections.abc import Callable
@@ -8,31 +8,39 @@ import click
 
 from cli.errors import one_sentence
 
-_OPTIONS = (
-    click.argument("root", metavar="ROOT", type=click.Path(exists=True, file_okay=False, path_type=Path)),
-    click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path)),
+_MODEL_OPTIONS = (
     click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`."),
     click.option("--refit", is_flag=True, help="Fit the model to the landmarks; needs no BFM, ignores the annotated "
                                                "coefficients."),
-    click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
-                 help="Side of the crop and of the maps, in pixels."),
     click.option("--chart", type=click.Choice(["default", "cylindrical", "harmonic", "file"]), default="default",
                  show_default=True, help="UV chart; 'file' is the one that came with the model."),
     click.option("--encoding", type=click.Choice(["dense", "params"]), default="dense", show_default=True,
                  help="dense: the face model's maps are stored; params: coefficients only, the reader makes them."),
-    click.option("--count", type=click.IntRange(min=1), help="Take this many photos, drawn by the seed (the paper's "
-                                                             "ASMD: 60000).  [default: all]"),
-    click.option("--shard-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Photos a shard."),
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),
 )
 
 
-def _build_options(command: Callable) -> Callable:
-    """Give a command the arguments and options that all builds have."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
+    """Return what gives a command the arguments and options that all builds have, and some of its own."""
+    common = (
+        click.argument("root", metavar="ROOT", type=click.Path(exists=True, file_okay=False, path_type=Path)),
+        click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path)),
+        *options,
+        click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
+                     help="Side of the crop, and of maps, in pixels."),
+        click.option("--count", type=click.IntRange(min=1), help="Take this many photos, drawn by the seed (the "
+                                                                 "paper's ASMD: 60000).  [default: all]"),
+        click.option("--shard-size", type=click.IntRange(min=1), default=shard_size, show_default=True,
+                     help="Photos a shard."),
+        click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),
+    )
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(common):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 _THRESHOLDS = {
@@ -91,7 +99,7 @@ def build():
 
 
 @build.command()
-@_build_options
+@_build_options(*_MODEL_OPTIONS)
 def asmd(root: Path, out_dir: Path, face_model: str, **options):
     """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into attribute map shards in OUT.
 
@@ -109,7 +117,7 @@ def asmd(root: Path, out_dir: Path, face_model: str, **options):
 
 
 @build.command()
-@_build_options
+@_build_options(*_MODEL_OPTIONS)
 @_threshold_options
 @click.option("--lit", is_flag=True, help="Store the photo's colours as they are, not divided by the light.")
 @click.option("--with-asm", "asmd_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
@@ -130,4 +138,34 @@ def ftd(root: Path, out_dir: Path, face_model: str, **options):
     with one_sentence():
         selection = Selection(**{name: options.pop(name) for name in _THRESHOLDS})
         summary = build_ftd(root, out_dir, load_model(face_model), selection=selection, **options)
+    click.echo(summary)
+
+
+@build.command()
+@_build_options(
+    click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
+                 help="Where the faces are: a list with a row a photo, its name and x and y of 5 points (CelebA's "
+                      "form) or of 68, in pixels from 0; or a folder of files of 68, named as the photos.  [default: "
+                      "CelebA's list or the folder landmarks in ROOT; then files beside the photos]"),
+    click.option("--boxes", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                 help="Where the faces are: a list with a row a photo, its name and left, top, right, bottom of the "
+                      "face from eyebrows to chin, in pixels."),
+    click.option("--detect/--no-detect", default=True,
+                 help="Search where nothing else tells; needs pip install 'dualface[detect]'.  "
+                      "[default: detect, where it is installed]"),
+    shard_size=8192,
+)
+def faces(root: Path, out_dir: Path, **options):
+    """Cut the faces out of the photos under ROOT (CelebA, any folder) into image-only shards in OUT.
+
+    For self-supervised training. Of several faces in a photo the largest is taken. A photo where none can be placed
+    is left out, with the reason. A run that was stopped continues when started again.
+
+    \b
+    Example: dualface build faces celeba faces --jobs 8
+    """
+    from asmgen.photos import build_faces
+
+    with one_sentence():
+        summary = build_faces(root, out_dir, **options)
     click.echo(summary)

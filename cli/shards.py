@@ -12,7 +12,7 @@ SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True,
 @click.command()
 @SHARDS
 @click.option("--sample", "samples", type=int, multiple=True,
-              help="Sample to draw; repeat for more.  [default: 8, evenly spread]")
+              help="Sample to draw; repeat for more.  [default: 8, or 100 crops, evenly spread]")
 @click.option("--rejected", is_flag=True, help="Draw the photos that were left out, with their reasons.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
 @click.option("--face-model", help="Model file for shards of another model than 'open'.")
@@ -20,7 +20,7 @@ def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path
     """Print a table of statistics of SHARDS; draw samples with -o.
 
     Of attribute maps: crop, overlay, maps, channels and mesh. Of textures: I_o, I_u, I_a, mask, shading, and I_a on
-    the mesh.
+    the mesh. Of image-only shards: the crops, and what placed them.
 
     \b
     Example: dualface inspect shards --sample 0 --sample 5 -o sheet.png

@@ -239,7 +239,7 @@ def test_nothing_rejected_is_said(folders, tmp_path):
         rejected_sheet(tmp_path / "good.h5")
 
 
-def test_inspect_knows_both_kinds_and_says_so_of_others(folders, tmp_path):
+def test_inspect_knows_its_kinds_and_says_so_of_others(folders, tmp_path):
     run = partial(CliRunner().invoke, main)
     for name, words in (("all", "skin_fraction"), ("asmd", "maps beyond")):
         result = run(["inspect", str(folders[name])])
@@ -260,7 +260,7 @@ def test_inspect_knows_both_kinds_and_says_so_of_others(folders, tmp_path):
         writer.add({"x": 1})
     result = run(["inspect", str(tmp_path / "other.h5")])
     assert result.exit_code == 1
-    assert "must be of kind 'asmd' or 'ftd' to be inspected, got 'scans'" in result.output
+    assert "must be of kind 'asmd' or 'ftd' or 'faces' to be inspected, got 'scans'" in result.output
     for options, words in ((["--rejected"], "name its PNG with -o"), (["--sample", "0"], "name its PNG with -o"),
                            (["--rejected", "--sample", "0", "-o", "x.png"], "choose one of")):
         result = run(["inspect", str(folders["all"]), *options])
