@@ -210,8 +210,8 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 @click.option("--identity", type=click.Path(exists=True, path_type=Path),
               help="ArcFace weights file, or run of `train identity`, for the identity loss (eq. 21).")
 @click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
-              help="Run of `train landmarks`, or a 3D-FAN file, for the alignment loss (eq. 22).  [default: that of the "
-                   "texture run]")
+              help="Run of `train landmarks`, or a 3D-FAN file, for the alignment loss (eq. 22).  [default: that of "
+                   "the texture run]")
 @click.option("--parsing", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="BiSeNet face parsing file: what hides the face is left out of the pixel loss.  [default: all that "
                    "is drawn counts]")
