@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +82,9 @@ def detector_installed() -> bool:
 
 def detector_name() -> str:
     """Return the network's name and the version of what runs it."""
-    return f"{_network_file().stem}, opencv {version('opencv-python-headless')}"
+    import cv2
+
+    return f"{_network_file().stem}, opencv {cv2.__version__}"
 
 
 def _network_file() -> Path:

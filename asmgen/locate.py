@@ -60,11 +60,6 @@ class FaceLocator:
     ------
     FileNotFoundError
         If a list or folder does not exist; ValueError if a list cannot be read.
-
-    Attributes
-    ----------
-    settings : dict
-        Name to text: what places faces, so that a build can tell whether it continues the same one.
     """
 
     def __init__(self, landmarks: Path | None = None, boxes: Path | None = None, detect: bool = True):
@@ -72,15 +67,18 @@ class FaceLocator:
             if path and not Path(path).exists():
                 raise FileNotFoundError(f"{path} does not exist; give a list with a row a photo, or a landmark folder")
         in_folder = landmarks and Path(landmarks).is_dir()
-        given = {
+        self._given = {
             "landmarks": landmarks and (_Folder(landmarks) if in_folder else _List(landmarks, (10, 136))),
             "boxes": boxes and _List(boxes, (4,)),
         }
-        self._given = [source for source in given.values() if source]
         self._detector = FaceDetector() if detect and detector_installed() else None
         self._detect = detect
-        self.settings = {
-            **{f"{name}_sha256": source.sha256 if source else "none" for name, source in given.items()},
+
+    @property
+    def settings(self) -> dict:
+        """Name to text: what places faces, so that a build can tell whether it continues the same one."""
+        return {
+            **{f"{name}_sha256": source.sha256 if source else "none" for name, source in self._given.items()},
             "detector": detector_name() if self._detector else "none",
         }
 
@@ -128,19 +126,27 @@ class FaceLocator:
 
     def beside(self, path: Path) -> Path | None:
         """Return the landmark file beside a photo, where there is one and nothing that was given has the photo."""
-        if any(source.name_of(path) for source in self._given):
+        if self._named(path):
             return None
         files = (path.with_name(path.stem + ending) for ending in ENDINGS)
         return next((file for file in files if file.is_file()), None)
 
     def _known(self, path: Path) -> np.ndarray | None:
         """What lists and files tell: 4 numbers of a box, 10 or 136 of points; None if nothing."""
-        for source in self._given:
-            name = source.name_of(path)
-            if name:
-                return source.numbers(name)
+        named = self._named(path)
+        if named:
+            source, name = named
+            return source.numbers(name)
         file = self.beside(path)
         return file and _read(file)
+
+    def _named(self, path: Path) -> tuple[_List | _Folder, str] | None:
+        """What was given that has a photo, and under which name."""
+        for source in self._given.values():
+            name = source and source.name_of(path)
+            if name:
+                return source, name
+        return None
 
     def _found(self, path: Path, photo: Image.Image) -> Placement:
         """What the detector finds."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asmgen import asmd
+from asmgen import asmd, photos
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
@@ -30,7 +30,9 @@ MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs
 """Fields that hold its attribute maps, or what they are made of, by encoding."""
 
 _ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
-_VERSIONS = {asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION}
+_VERSIONS = {
+    asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION, photos.KIND: photos.SCHEMA_VERSION,
+}
 
 MAX_CHART_SHIFT = 0.02
 """Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
@@ -73,7 +75,7 @@ TEXTURE = Wanted(
 LANDMARKS = Wanted((asmd.KIND, ftd.KIND), ("image", "landmarks"))
 """Photos and their 68 landmarks."""
 
-FUSION = Wanted(("faces", asmd.KIND, ftd.KIND), ("image",))
+FUSION = Wanted((photos.KIND, asmd.KIND, ftd.KIND), ("image",))
 """Photos alone."""
 
 TRUTH = {
@@ -125,7 +127,7 @@ class FaceDataset(torch.utils.data.Dataset):
                         f"{place} cannot be trained on together with {places[0]}: {key} is {head[key]} and not "
                         f"{heads[0][key]}; build both alike"
                     )
-        fields = [wanted.fields + wanted.encoded.get(head["encoding"], ()) for head in heads]
+        fields = [wanted.fields + wanted.encoded.get(head.get("encoding"), ()) for head in heads]
         self.builds = [ShardSet(place, fields=names) for place, names in zip(places, fields)]
         self._starts = np.cumsum([0] + [len(build) for build in self.builds])
 
@@ -144,10 +146,14 @@ class FaceDataset(torch.utils.data.Dataset):
 
     @property
     def samples_sha256(self) -> str:
-        """Hash of the sources and their poses: another one where samples were added, reordered or fitted anew."""
+        """Hash of the sources and their poses, or crops where faces have none: another one where samples were added,
+        reordered, fitted anew or cut out anew.
+        """
         digest = hashlib.sha256("\n".join(self.sources).encode())
         for build in self.builds:
-            digest.update(np.ascontiguousarray(ShardSet(build.paths, fields=("pose",)).column("pose")).tobytes())
+            whole = ShardSet(build.paths)
+            placed = whole.column("pose" if "pose" in whole.fields else "crop_transform")
+            digest.update(np.ascontiguousarray(placed).tobytes())
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
