@@ -24,9 +24,7 @@ _FLAT = 1e-100  # square pixels; below, products underflow
 _EMPTY = torch.iinfo(torch.int64).min
 _LAST = torch.iinfo(torch.int32).max
 _DEPTH_BITS = 30
-# at once, to bound the memory: of whole images, and of all boxes; a GPU wants few and long kernels
-_TRIANGLES = {"cpu": 1 << 18, "cuda": 1 << 22}
-_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 22}
+_ON_CPU, _ON_GPU = 1 << 18, 1 << 22
 
 
 class Covered(NamedTuple):
@@ -117,7 +115,7 @@ def nearest_triangles(points: torch.Tensor, triangles: torch.Tensor, height: int
         )
     if not (points.abs() < _LARGEST).all():
         raise ValueError("points must be finite numbers below 1e9; check the pose and the shape")
-    images_at_once = max(1, _TRIANGLES[points.device.type] // max(1, len(triangles)))
+    images_at_once = max(1, _at_once(points.device) // max(1, len(triangles)))
     triangles = triangles.long()
     return torch.cat([_nearest(some, triangles, height, width) for some in points.split(images_at_once)])
 
@@ -144,9 +142,8 @@ def weights_at(points: torch.Tensor, covered: Covered) -> torch.Tensor:
         (N, 3) weights with sum 1 in the dtype of `points`, computed in float64; below 0 by no more than rounding.
     """
     image, row, column = covered.place
-    at = (covered.corners + image[:, None] * points.shape[1]).T.flatten()
-    x, y, _, *w = points.flatten(0, 1).index_select(0, at).double().T.unflatten(1, (3, -1))
-    area = _minors(x - column * w[0], y - row * w[0]) if w else _minors(x - column, y - row)
+    x, y, _, w = _corners(points, covered.corners, image)
+    area = _minors(x - column * w, y - row * w)
     return (area / area.sum(0)).T.to(points.dtype)
 
 
@@ -225,15 +222,14 @@ def _nearest(points, triangles, height, width):
         points, beside = _divided(points.double())
         places = points[..., :2].masked_fill(beside[..., None], torch.nan)  # in no box
     # the box of each triangle in whole pixels, clipped to the image; most small triangles have none in theirs.
-    # Rounding to float32 moves no corner across a pixel's centre; index_select is three times as fast on the CPU as
-    # an index in brackets
-    x, y = places.permute(2, 0, 1).float().index_select(2, triangles.T.flatten()).unflatten(2, (3, -1))  # (B, 3, F)
+    # Rounding to float32 moves no corner across a pixel's centre
+    x, y = (part.float().index_select(1, triangles.T.flatten()).unflatten(1, (3, -1)) for part in places.unbind(2))
     box = torch.stack([
         x.amin(1).clamp(min=0).ceil(), x.amax(1).clamp(max=width - 1).floor(),
         y.amin(1).clamp(min=0).ceil(), y.amax(1).clamp(max=height - 1).floor(),
-    ])
+    ])  # (4, B, F)
     image, triangle = ((box[0] <= box[1]) & (box[2] <= box[3])).nonzero(as_tuple=True)
-    box = box[:, image, triangle].long()
+    box = box.flatten(1).index_select(1, image * len(triangles) + triangle).long()
     _draw_(best, points[..., :3], steps, triangles, image, triangle, box, height, width, homogeneous)
     if homogeneous and beside.any():
         crosses = beside[:, triangles].any(2) & (points[..., 3] > 0)[:, triangles].any(2)
@@ -256,9 +252,8 @@ def _divided(points):
 
 def _draw_(best, points, steps, triangles, image, triangle, box, height, width, homogeneous):
     """Raise `best` to the keys of N triangles at the pixels of their (4, N) boxes that they cover."""
-    corners = triangles.index_select(0, triangle).T + image * points.shape[1]
-    x, y, z, *w = points.flatten(0, 1).index_select(0, corners.flatten()).double().T.unflatten(1, (3, -1))  # (3, N)
-    z, w = z * steps[image], w[0] if w else torch.ones_like(x[:1]).expand(3, -1)
+    x, y, z, w = _corners(points, triangles.index_select(0, triangle), image)
+    z = z * steps[image]
     first_column, last_column, first_row, last_row = box
     columns, rows = last_column - first_column + 1, last_row - first_row + 1
     # twice the area, opposite each corner, of the triangle with a pixel of its box is e + right * e_x + down * e_y
@@ -267,31 +262,52 @@ def _draw_(best, points, steps, triangles, image, triangle, box, height, width, 
     area, largest_w = (e * w).sum(0), w.abs().amax(0)
     rounding = 8 * _EPSILON * (x.abs().amax(0) + columns * largest_w) * (y.abs().amax(0) + rows * largest_w)
     has_area = area.abs() > (rounding * largest_w).clamp(min=_FLAT)
-    sides = torch.cat([e + rounding * area.sign(), e_x, e_y]) * area.sign()
+    sign = area.sign()
+    sides = torch.stack([sign * e + rounding, sign * e_x, sign * e_y], 1)  # (3, 3, N)
+    corner, tie = (image * height + first_row) * width + first_column, _LAST - triangle
 
     # every (triangle, pixel of its box) pair, some at a time to bound the memory
     ends = (columns * rows * has_area).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends])[:-1]
-    pairs = int(ends[-1]) if len(ends) else 0
-    for begin in range(0, pairs, _PIXELS[points.device.type]):
-        end = min(begin + _PIXELS[points.device.type], pairs)
+    pairs, at_once = int(ends[-1]) if len(ends) else 0, _at_once(points.device)
+    for begin in range(0, pairs, at_once):
+        end = min(begin + at_once, pairs)
         counts = (ends.clamp(max=end) - starts.clamp(min=begin)).clamp(min=0)
         of = torch.repeat_interleave(counts, output_size=end - begin)
-        step = torch.arange(begin, end, device=points.device) - starts[of]
-        down = step // columns[of]
-        right = step - down * columns[of]
-        e, e_x, e_y = sides.index_select(1, of).unflatten(0, (3, 3))
-        weights = e + right * e_x + down * e_y
-        covered = (weights.amin(0) >= 0).nonzero().squeeze(1)
-        weights, of = weights.index_select(1, covered), of[covered]
-        depth, over = ((weights * values.index_select(1, of)).sum(0) for values in (z, w))
+        step = torch.arange(begin, end, device=points.device) - starts.index_select(0, of)
+        in_row = columns.index_select(0, of)
+        down = step // in_row
+        right = step - down * in_row
+        weights = [e + right * e_x + down * e_y for e, e_x, e_y in (_take(side, of) for side in sides)]
+        covered = ((weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)).nonzero().squeeze(1)
+        weights, (of, down, right) = _take(weights, covered), _take((of, down, right), covered)
+        depth, over = (
+            sum(weight * value for weight, value in zip(weights, _take(values, of))) for values in (z, w)
+        )
         if homogeneous:
             over = over + depth.abs() * 2**-_DEPTH_BITS
         level = (depth / over).round().long()
-        pixel = (image[of] * height + first_row[of] + down[covered]) * width + first_column[of] + right[covered]
-        best.scatter_reduce_(0, pixel, (level << 32) | (_LAST - triangle[of]), "amax")
+        pixel = corner.index_select(0, of) + down * width + right
+        best.scatter_reduce_(0, pixel, (level << 32) | tie.index_select(0, of), "amax")
+
+
+def _corners(points, corners, image):
+    """x, y, depth and w, (3, N) float64, of (N, 3) `corners` in (N,) images; w is 1 where the points have none."""
+    at = (corners + image[:, None] * points.shape[1]).T.flatten()
+    x, y, depth, *w = points.flatten(0, 1).index_select(0, at).double().T.unflatten(1, (3, -1))
+    return x, y, depth, w[0] if w else torch.ones_like(x)
 
 
 def _minors(x, y):
     """(3, N) ``x_i y_j - x_j y_i``, where i and j are the corners after each."""
     return torch.stack([x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]])
+
+
+def _take(rows, index):
+    """Each of the (N,) rows at an index; one at a time is three times as fast on the CPU as all together."""
+    return [row.index_select(0, index) for row in rows]
+
+
+def _at_once(device):
+    """How many triangles of whole images, or pixels of boxes, to have in memory; a GPU wants few and long kernels."""
+    return _ON_CPU if device.type == "cpu" else _ON_GPU

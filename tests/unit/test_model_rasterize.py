@@ -151,8 +151,7 @@ def test_memory_chunks_do_not_show(monkeypatch):
     points = torch.tensor(rng.uniform(-9, 60, (5, 60, 3)))
     triangles = torch.tensor(rng.integers(0, 60, (90, 3)))
     whole = rasterize(points, triangles, 50, 40)
-    monkeypatch.setattr("model.rasterize._PIXELS", {"cpu": 777})
-    monkeypatch.setattr("model.rasterize._TRIANGLES", {"cpu": 200})
+    monkeypatch.setattr("model.rasterize._ON_CPU", 200)
     for a, b in zip(whole, rasterize(points, triangles, 50, 40)):
         assert torch.equal(a, b)
 
