@@ -17,13 +17,14 @@ from asmgen.crop import crop_image, square_transform
 from asmgen.locate import Placement
 from asmgen.w300lp import SampleError, read_photo
 from bfm.pose import transform_placement, transform_points
-from model.dual_stream import TrainedFaces
+from model.dual_stream import Face, TrainedFaces, draw_face
 from model.face_files import FaceWriter, FacialMaps, PhotoFace
 from model.geometry import denormalise_position
 from model.identity import IdentityNetwork
 from model.landmarks import landmarks_from_heatmaps
 from model.parsing import FaceParsing
 from model.photos import Photo, PhotoLocator
+from model.refine import refine
 from model.views import Surroundings, surroundings
 
 
@@ -113,11 +114,9 @@ class Reconstructor:
             face = self.faces.network(image)
         errors = [()] * len(crops)
         if self.refine_steps:
-            from model.refine import refine
-
             refined = refine(
-                face, image, self.faces.renderer, self.refine_steps, landmarks=self._landmarks(crops, image),
-                identity=self.identity, parsing=self.parsing,
+                face, image, self.faces.renderer, self.refine_steps, maps=self.faces.maps,
+                landmarks=self._landmarks(crops, image, face), identity=self.identity, parsing=self.parsing,
             )
             face, errors = refined.face, list(zip(refined.before.tolist(), refined.after.tolist()))
         position = denormalise_position(face.parameters.position, image.shape[-1])
@@ -128,18 +127,17 @@ class Reconstructor:
         ]
 
     @torch.no_grad()
-    def _landmarks(self, crops: Sequence[Crop], image: torch.Tensor) -> torch.Tensor | None:
-        """(B, 68, 2) crop pixels: those known, or those that K finds; NaN where there is neither, None if nowhere."""
-        known = np.full((len(crops), 68, 2), np.nan)
-        for points, (_, placement, _) in zip(known, crops):
-            if placement.landmarks is not None:
-                points[:] = transform_points(placement.landmarks, square_transform(placement.square, image.shape[-1]))
-        points = torch.tensor(known, dtype=torch.float32, device=self.device)
+    def _landmarks(self, crops: Sequence[Crop], image: torch.Tensor, face: Face) -> torch.Tensor:
+        """(B, 68, 2) crop pixels: as given with the photo, else as K finds them, else where the network put them."""
         if self.faces.network.landmarks:
-            points = torch.where(
-                points.isnan(), landmarks_from_heatmaps(self.faces.network.landmarks(image)[-1]), points
-            )
-        return None if points.isnan().all() else points
+            points = landmarks_from_heatmaps(self.faces.network.landmarks(image)[-1])
+        else:
+            points = draw_face(self.faces.renderer, face).landmarks
+        for own, (_, placement, _) in zip(points, crops):
+            if placement.landmarks is not None:
+                given = transform_points(placement.landmarks, square_transform(placement.square, image.shape[-1]))
+                own.copy_(torch.tensor(given))
+        return points
 
 
 def reconstruct(

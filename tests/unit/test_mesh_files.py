@@ -1,3 +1,6 @@
+import json
+import struct
+
 import numpy as np
 import pytest
 import trimesh
@@ -5,7 +8,8 @@ from PIL import Image
 from toy import toy_model
 
 from bfm.charts import make_chart
-from model.mesh_files import textured_mesh, write_glb, write_obj, write_ply
+from bfm.sampling import sample_image
+from model.mesh_files import MeshTemplate, write_glb, write_obj, write_ply
 
 
 @pytest.fixture(scope="module")
@@ -14,22 +18,35 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def mesh(model):
-    chart = make_chart(model, "cylindrical", 64)
-    albedo = np.stack([np.clip(model.mean_shape[:, axis] / 200 + 0.5, 0, 1) for axis in range(3)], 1)
-    return textured_mesh(model.mean_shape, model.triangles, albedo, chart)
+def chart(model):
+    return make_chart(model, "cylindrical", 64)
 
 
-def texture_at(mesh, uv, texture):
+@pytest.fixture(scope="module")
+def albedo(model):
+    return np.stack([np.clip(model.mean_shape[:, axis] / 200 + 0.5, 0, 1) for axis in range(3)], 1)
+
+
+@pytest.fixture(scope="module")
+def mesh(model, chart, albedo):
+    return MeshTemplate(model.triangles, chart).textured(model.mean_shape, chart.unwrap(albedo))
+
+
+def texture_at(uv, texture):
     """Bilinear lookup as a viewer does it: u = 0 and 1 are the picture's edges, v = 1 its top."""
     height, width = texture.shape[:2]
-    x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
-    x0, y0 = np.clip(np.floor(x).astype(int), 0, width - 2), np.clip(np.floor(y).astype(int), 0, height - 2)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    values = texture.astype(float)
-    top = values[y0, x0] * (1 - fx) + values[y0, x0 + 1] * fx
-    bottom = values[y0 + 1, x0] * (1 - fx) + values[y0 + 1, x0 + 1] * fx
-    return top * (1 - fy) + bottom * fy
+    return sample_image(texture, np.stack([uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5], 1))
+
+
+def test_the_texture_is_the_map(mesh, chart, albedo):
+    inside = chart.mask
+    wanted = np.rint(chart.unwrap(albedo).transpose(1, 2, 0)[inside] * 255)
+    np.testing.assert_array_equal(mesh.texture[inside], wanted)
+    np.testing.assert_array_equal(mesh.colours, np.rint(chart.sample(chart.unwrap(albedo)) * 255))
+    assert np.abs(mesh.colours / 255 - albedo)[:, 1].max() < 0.002  # y is linear in v
+    # a colour that no viewer can show is clipped
+    bright = mesh.template.textured(mesh.vertices, np.full((3, 64, 64), 1.5))
+    assert (bright.texture == 255).all() and (bright.colours == 255).all()
 
 
 def test_glb_in_a_stock_reader(mesh, model, tmp_path):
@@ -47,9 +64,26 @@ def test_glb_in_a_stock_reader(mesh, model, tmp_path):
     np.testing.assert_array_equal(picture, mesh.texture)
     assert face.visual.material.metallicFactor == 0
     # the texture puts on each vertex the colour that it has
-    off = np.abs(texture_at(mesh, face.visual.uv, picture) - mesh.colours)
+    off = np.abs(texture_at(face.visual.uv, picture) - mesh.colours)
     assert off.max() < 6
     assert off[:, 1].max() < 1  # y, linear in v, changes by 3.6 a texel: half a texel would show
+
+
+def test_an_unlit_glb_says_so_and_is_read_alike(mesh, tmp_path):
+    def header(path):
+        data = path.read_bytes()
+        (length,) = struct.unpack("<I", data[12:16])
+        return json.loads(data[20:20 + length])
+
+    lit, unlit = write_glb(tmp_path / "face.glb", mesh), write_glb(tmp_path / "unlit.glb", mesh, unlit=True)
+    assert "extensionsUsed" not in header(lit) and "extensions" not in header(lit)["materials"][0]
+    assert header(unlit)["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert header(unlit)["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    ours, theirs = (next(iter(trimesh.load(path).geometry.values())) for path in (lit, unlit))
+    np.testing.assert_array_equal(theirs.vertices, ours.vertices)
+    np.testing.assert_array_equal(
+        *(np.asarray(face.visual.material.baseColorTexture.convert("RGB")) for face in (ours, theirs))
+    )
 
 
 def test_obj_names_its_material_and_texture(mesh, model, tmp_path):
@@ -60,10 +94,15 @@ def test_obj_names_its_material_and_texture(mesh, model, tmp_path):
     face = trimesh.load(obj, process=False)
     np.testing.assert_allclose(face.vertices, mesh.vertices, atol=1e-4)  # millimetres
     np.testing.assert_array_equal(face.faces, model.triangles)
-    np.testing.assert_allclose(face.visual.uv, mesh.uv, atol=1e-5)
+    np.testing.assert_allclose(face.visual.uv, mesh.template.uv, atol=1e-5)
+    np.testing.assert_allclose(face.vertex_normals, mesh.normals, atol=1e-4)
     assert face.visual.material.image is not None
     lines = obj.read_text().splitlines()
     assert lines[-1] == "f " + " ".join(f"{k}/{k}/{k}" for k in model.triangles[-1] + 1)
+    # the next face of the same template has its own vertices
+    moved = mesh.template.textured(mesh.vertices + 1, np.zeros((3, 64, 64)))
+    again = trimesh.load(write_obj(tmp_path / "moved.obj", moved)[0], process=False)
+    np.testing.assert_allclose(again.vertices, mesh.vertices + 1, atol=1e-4)
 
 
 def test_ply_has_colours(mesh, model, tmp_path):
@@ -73,7 +112,6 @@ def test_ply_has_colours(mesh, model, tmp_path):
     np.testing.assert_array_equal(face.visual.vertex_colors[:, :3], mesh.colours)
 
 
-def test_no_black_seam(model):
-    chart = make_chart(model, "cylindrical", 64)
-    white = textured_mesh(model.mean_shape, model.triangles, np.ones((len(model.mean_shape), 3)), chart)
-    assert (white.texture == 255).all()
+def test_no_black_seam(mesh, chart):
+    white = mesh.template.textured(mesh.vertices, np.where(chart.mask, np.ones((3, 1, 1)), 0))
+    assert (white.texture == 255).all() and (white.colours == 255).all()
