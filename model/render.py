@@ -86,10 +86,9 @@ class FaceRenderer(nn.Module):
 
     def _at_vertices(self, maps):
         """(B, V, 3): maps read bilinearly at the vertices, as `AttributeMaps.sample` does."""
-        rows = maps.flatten(2).permute(2, 0, 1).flatten(1)  # (S * S, B * 3), so that whole rows are read
-        corners = rows.index_select(0, self.vertex_texels.flatten()).unflatten(0, (4, -1))
-        mixed = (corners * self.vertex_weights[..., None]).sum(0)  # (V, B * 3)
-        return mixed.unflatten(1, (-1, 3)).transpose(0, 1)
+        planes = maps.flatten(2).flatten(0, 1)  # (B * 3, S * S)
+        texels = planes.index_select(1, self.vertex_texels.flatten()).unflatten(1, (4, -1))
+        return (texels * self.vertex_weights).sum(1).unflatten(0, (-1, 3)).mT
 
     def forward(
         self,
