@@ -18,7 +18,6 @@ from bfm.light import fit_light
 from model.config import FusionConfig
 from model.dual_stream import Face, draw_face
 from model.fusion_losses import alignment_loss, compose, identity_loss, photometric_error, pixel_loss
-from model.geometry import denormalise_position
 from model.identity import IdentityNetwork, face_crop
 from model.parsing import FaceParsing
 from model.render import FaceRenderer, Rendered
@@ -26,7 +25,7 @@ from model.render import FaceRenderer, Rendered
 SHAPE_FROM, ALBEDO_FROM = 0.3, 0.6
 """Shares of the steps after which the shape and the albedo move."""
 
-RATES = {"pose": 0.01, "position": 0.005, "light": 0.02, "coeffs": 0.1, "albedo": 0.004}
+RATES = {"pose": 0.02, "position": 0.01, "light": 0.02, "coeffs": 0.1, "albedo": 0.004}
 """Adam's first learning rates, in radians, normalised units, light coefficients, standard deviations and RGB of [0, 1];
 they fall to 0 along a cosine."""
 
@@ -72,7 +71,7 @@ def refine(
     nothing but that the shading fits, and on faces whose shape is known that led away from it
     (benchmarks/refine_accuracy.py). The albedo moves freely.
 
-    Departs from Eq. (22): the rendered face's landmarks are those of its mesh, which are exact, and no network is asked.
+    Departs from Eq. (22): the landmarks of I_R are those of its mesh, which are exact and cost no network.
 
     Parameters
     ----------
