@@ -78,8 +78,8 @@ def arcface_loss(
 ) -> torch.Tensor:
     """Return the loss of Eq. (3) of [1]_: cross entropy of the cosines, the angle to one's own centre enlarged.
 
-    Departs from Eq. (3) beyond the angle pi - margin, where cos(angle + margin) would rise again: there the cosine
-    less a constant falls on, as in the authors' program.
+    Departs from Eq. (3) beyond the angle pi - margin, because cos(angle + margin) rises again there: the cosine less
+    1 - cos(margin) goes on without a jump.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def arcface_loss(
     own = cosines.gather(1, people[:, None])
     sine = (1 - own.square()).clamp(min=1e-9).sqrt()
     farther = own * math.cos(margin) - sine * math.sin(margin)
-    farther = torch.where(own > -math.cos(margin), farther, own - margin * math.sin(margin))
+    farther = torch.where(own > -math.cos(margin), farther, own - (1 - math.cos(margin)))
     return F.cross_entropy(scale * cosines.scatter(1, people[:, None], farther), people)
 
 
