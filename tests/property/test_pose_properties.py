@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bfm.pose import (
-    mirror_placement, pose_from_rotation, project, rotation_matrix, transform_placement, transform_points,
+    mirror_placement, pose_from_rotation, project, project_homogeneous, rotation_matrix, transform_placement,
+    transform_points,
 )
 
 BATCH = 3
@@ -29,6 +30,7 @@ similarities = st.tuples(
     [p[0] * np.cos(p[1]), -p[0] * np.sin(p[1]), p[2]], [p[0] * np.sin(p[1]), p[0] * np.cos(p[1]), p[3]],
 ]))
 vertices = hnp.arrays(np.float64, (BATCH, 5, 3), elements=st.floats(-100, 100))
+distances = st.one_of(st.just(np.inf), st.floats(200, 3000))  # of the camera, which no vertex reaches
 
 
 @given(poses)
@@ -53,21 +55,21 @@ def test_pose_and_rotation_are_inverse(pose):
     np.testing.assert_allclose(back[usual], pose[usual], atol=1e-9)
 
 
-@given(vertices, poses, positions, similarities)
-def test_projecting_commutes_with_an_image_transform(vertices, pose, position, transform):
-    points = project(vertices, pose, position)
+@given(vertices, poses, positions, similarities, distances)
+def test_projecting_commutes_with_an_image_transform(vertices, pose, position, transform, distance):
+    points = project(vertices, pose, position, distance)
     new_pose, new_position = transform_placement(pose, position, transform)
-    moved = project(vertices, new_pose, new_position)
+    moved = project(vertices, new_pose, new_position, distance)
     factor = np.hypot(transform[0, 0], transform[1, 0])
     np.testing.assert_allclose(moved[..., :2], transform_points(points[..., :2], transform), atol=2e-3)
     np.testing.assert_allclose(moved[..., 2], points[..., 2] * factor, atol=2e-3)
 
 
-@given(vertices, poses, positions, st.integers(1, 900))
-def test_projecting_commutes_with_a_flip(vertices, pose, position, width):
-    points = project(vertices, pose, position)
-    flipped = project(vertices * [-1, 1, 1], *mirror_placement(pose, position, width))
-    np.testing.assert_allclose(flipped, points * [-1, 1, 1] + [width - 1, 0, 0], atol=1e-9)
+@given(vertices, poses, positions, st.integers(1, 900), distances)
+def test_projecting_commutes_with_a_flip(vertices, pose, position, width, distance):
+    points = project(vertices, pose, position, distance)
+    flipped = project(vertices * [-1, 1, 1], *mirror_placement(pose, position, width), distance)
+    np.testing.assert_allclose(flipped, points * [-1, 1, 1] + [width - 1, 0, 0], atol=1e-8)
     for twice, once in zip(mirror_placement(*mirror_placement(pose, position, width), width), (pose, position)):
         np.testing.assert_allclose(twice, once, atol=1e-12)
 
@@ -79,10 +81,21 @@ def test_depth_and_image_are_one_rigid_scaled_body(vertices, pose, position):
     np.testing.assert_allclose(np.linalg.norm(points - points[:, :1], axis=-1), before, atol=1e-8)
 
 
+@given(vertices, poses, positions, distances)
+def test_homogeneous_points_are_the_projected_ones_times_their_relative_distance(vertices, pose, position, distance):
+    points = project_homogeneous(vertices, pose, position, distance)
+    away = 1 - np.einsum("bij,bvj->bvi", rotation_matrix(pose), vertices)[..., 2] / distance
+    np.testing.assert_allclose(points[..., 3], away, atol=1e-12)
+    expected = project(vertices, pose, position, distance) * away[..., None]
+    np.testing.assert_allclose(points[..., :3], expected, rtol=1e-9, atol=1e-9)
+
+
 @given(vertices, poses, positions, similarities)
 def test_torch_gives_the_same_numbers(vertices, pose, position, transform):
     for function, inputs in (
         (project, (vertices, pose, position)), (rotation_matrix, (pose,)),
+        (lambda *a: project(*a, 700.0), (vertices, pose, position)),
+        (lambda *a: project_homogeneous(*a, 700.0), (vertices, pose, position)),
         (pose_from_rotation, (rotation_matrix(pose),)), (transform_placement, (pose, position, transform)),
         (lambda *a: mirror_placement(*a, 256), (pose, position)),
         (transform_points, (vertices[..., :2], transform)),
@@ -97,5 +110,6 @@ def test_torch_gives_the_same_numbers(vertices, pose, position, transform):
 def test_types_stay(dtype):
     pose, position = np.zeros(3, dtype), np.ones(3, dtype)
     assert project(np.ones((4, 3), dtype), pose, position).dtype == dtype
+    assert project_homogeneous(np.ones((4, 3), dtype), pose, position, 900.0).dtype == dtype
     assert all(part.dtype == dtype for part in transform_placement(pose, position, np.eye(2, 3, dtype=dtype)))
     assert all(part.dtype == dtype for part in mirror_placement(pose, position, 9))

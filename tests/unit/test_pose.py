@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from bfm.pose import mirror_placement, pose_from_rotation, project, rotation_matrix, transform_placement
+from bfm.pose import (
+    mirror_placement, pose_from_rotation, project, project_homogeneous, rotation_matrix, transform_placement,
+)
 
 NOSE, LEFT_EAR, CHIN = np.array([0.0, 0, 100]), np.array([70.0, 0, 0]), np.array([0.0, -90, 60])
 CENTRED = np.array([120.0, 80.0, 2.0])
 
 
-def placed(pose, position=CENTRED):
-    return project(np.stack([NOSE, LEFT_EAR, CHIN]), np.radians(np.array(pose, float)), position)
+def placed(pose, position=CENTRED, distance=np.inf):
+    return project(np.stack([NOSE, LEFT_EAR, CHIN]), np.radians(np.array(pose, float)), position, distance)
 
 
 def test_a_frontal_face_by_hand():
@@ -31,6 +33,40 @@ def test_quarter_turns_by_hand():
 def test_turns_are_applied_roll_first():
     np.testing.assert_allclose(placed([0, 90, 90])[1], [120, 80 + 140, 0], atol=1e-12)
     np.testing.assert_allclose(placed([90, 90, 0])[1], [120, 80 - 140, 0], atol=1e-12)
+
+
+def test_a_near_camera_by_hand():
+    # from 400 mm the nose is at three quarters of the origin's distance, the chin at 340 / 400
+    nose, left_ear, chin = placed([0, 0, 0], distance=400.0)
+    assert nose.tolist() == [120, 80, 200 / 0.75]
+    assert left_ear.tolist() == [260, 80, 0]
+    np.testing.assert_allclose(chin, [120, 80 + 180 / 0.85, 120 / 0.85])
+    # a quarter turn to the right swings the left ear to the back: 470 mm away
+    np.testing.assert_allclose(placed([0, -90, 0], distance=400.0)[1], [120, 80, -140 / (470 / 400)], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_infinitely_distant_camera_is_scaled_orthographic_to_the_bit(dtype):
+    rng = np.random.default_rng(0)
+    vertices, pose = rng.normal(0, 60, (4, 300, 3)).astype(dtype), rng.normal(size=(4, 3)).astype(dtype)
+    position = rng.uniform([0, 0, 0.1], [400, 400, 3], (4, 3)).astype(dtype)
+    turned = vertices @ rotation_matrix(pose).swapaxes(1, 2) * position[:, None, 2:]
+    expected = turned * np.array([1, -1, 1], dtype) + np.concatenate([position[:, :2], 0 * position[:, :1]], 1)[:, None]
+    for points in (project(vertices, pose, position), project_homogeneous(vertices, pose, position)[..., :3]):
+        assert np.array_equal(points, expected) and points.dtype == dtype
+    assert (project_homogeneous(vertices, pose, position)[..., 3] == 1).all()
+
+
+def test_beside_and_behind_the_camera_homogeneous_points_by_hand():
+    points = project_homogeneous(np.array([[10.0, 20, 50], [10, 20, 100], [10, 20, 150]]), np.zeros(3), CENTRED, 100.0)
+    assert points.tolist() == [[80, 0, 100, 0.5], [20, -40, 200, 0], [-40, -80, 300, -0.5]]
+
+
+@pytest.mark.parametrize("distance", [0.0, -1000.0, np.nan])
+@pytest.mark.parametrize("function", [project, project_homogeneous])
+def test_refuses_a_camera_that_is_not_before_the_face(function, distance):
+    with pytest.raises(ValueError, match="distance must be positive, in mm"):
+        function(np.zeros((1, 3)), np.zeros(3), CENTRED, distance)
 
 
 def test_an_in_plane_turn_of_a_frontal_face_is_roll():
