@@ -89,10 +89,11 @@ def surroundings(photo: Image.Image, square: Square) -> Surroundings:
         max(0, int(left - around)), max(0, int(top - around)),
         min(photo.width, int(np.ceil(left + side + around))), min(photo.height, int(np.ceil(top + side + around))),
     )
-    part = photo.crop(box)
-    factor = min(1.0, PICTURE_SIZE / max(part.size))
-    width, height = (max(1, round(length * factor)) for length in part.size)
-    small = part.resize((width, height), Image.Resampling.LANCZOS)
+    factor = min(1.0, PICTURE_SIZE / max(box[2] - box[0], box[3] - box[1]))
+    # whole pixels, of one size along both axes
+    width, height = (max(1, int(factor * (box[k + 2] - box[k]) + 1e-6)) for k in (0, 1))
+    box = (*box[:2], min(box[2], box[0] + width / factor), min(box[3], box[1] + height / factor))
+    small = photo.resize((width, height), Image.Resampling.LANCZOS, box=box)
     shift = (factor - 1) / 2  # pixel centres at whole numbers
     transform = np.array([[factor, 0, shift - factor * box[0]], [0, factor, shift - factor * box[1]]])
     return Surroundings(np.asarray(small), transform)

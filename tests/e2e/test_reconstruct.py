@@ -5,19 +5,28 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from click.testing import CliRunner
 from PIL import Image
 from toy import toy_model
 from toy_asmd import draw_face, write_toy_asmd
 
-from asmgen.crop import face_square, square_transform
-from bfm.pose import project, transform_placement
+from asmgen.locate import Placement
+from bfm.model_file import save_model
+from bfm.pose import project
+from cli.main import main
 from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
+from model.dual_stream import load_dual_stream
+from model.face_files import FaceWriter
 from model.geometry import GeometryStream
-from model.reconstruct import Reconstructor, box_square, reconstruct, whole_square
+from model.photos import PhotoLocator, find_photos
+from model.reconstruct import Reconstructor, face_in, reconstruct
 from model.train_geometry import train_geometry
 
-ENDINGS = (".glb", ".mtl", ".obj", ".ply", "_albedo.png", "_maps.png", "_overlay.png", "_parameters.json")
+ENDINGS = (
+    ".glb", ".mtl", ".obj", ".ply", "_albedo.png", "_depth.png", "_lit.glb", "_maps.png", "_normals.png",
+    "_overlay.png", "_parameters.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +43,11 @@ def checkpoint(model, tmp_path_factory):
     return train_geometry(write_toy_asmd(folder / "shards", model, 4), folder / "run", config, model, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def faces(model, checkpoint):
+    return load_dual_stream(checkpoint, model=model, device="cpu")
+
+
 @pytest.fixture
 def photo(model, tmp_path):
     path = tmp_path / "photo.png"
@@ -41,42 +55,81 @@ def photo(model, tmp_path):
     return path
 
 
+def run(paths, faces, out, batch_size=8, refine_steps=0, files={}, **placing):
+    """Reconstruct as the command does, to the end."""
+    photos = find_photos(paths, out)
+    reconstructor = Reconstructor(faces, refine_steps)
+    locator = PhotoLocator(photos, **(placing or {"whole": True}))
+    return list(reconstruct(photos, locator, reconstructor, FaceWriter(faces, **files), out, batch_size))
+
+
 def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture)
 
 
-def test_every_file_of_a_photo(model, checkpoint, photo, tmp_path):
+def shape_of(path):
+    return trimesh.load(path, process=False).vertices
+
+
+def test_every_file_of_a_photo(model, faces, photo, tmp_path):
     out = tmp_path / "out"
-    (outcome,) = reconstruct([photo], checkpoint, out, model=model, device="cpu")
-    assert outcome.error == "" and outcome.image == photo
+    (outcome,) = run([photo], faces, out)
+    assert outcome.error == "" and outcome.photo == photo
     assert sorted(path.name for path in out.iterdir()) == [f"photo{ending}" for ending in ENDINGS]
     assert sorted(outcome.files) == sorted(out.iterdir())
-    face = trimesh.load(out / "photo.ply", process=False)
-    (in_metres,) = trimesh.load(out / "photo.glb").geometry.values()
-    np.testing.assert_allclose(in_metres.vertices * 1000, face.vertices, atol=1e-3)
-    assert len(face.vertices) == len(model.mean_shape)
+    vertices = shape_of(out / "photo.ply")
+    assert len(vertices) == len(model.mean_shape)
+    for name in ("photo.glb", "photo_lit.glb"):
+        (in_metres,) = trimesh.load(out / name).geometry.values()
+        np.testing.assert_allclose(in_metres.vertices * 1000, vertices, atol=1e-3)
     described = json.loads((out / "photo_parameters.json").read_text())
     assert described["face_model_sha256"] == model.sha256
-    assert [len(described[key]) for key in ("pose", "position", "light", "albedo_coeffs")] == [3, 3, 9, 4]
-    # the overlay differs from the photo where the JSON says that the face is
+    assert [len(described[key]) for key in ("pose", "position", "light", "albedo_coeffs", "landmarks")] == [
+        3, 3, 9, 4, 68
+    ]
+    assert (described["checkpoint"], described["camera_distance"]) == ("geometry", None)
+    assert described["placed_by"] == "whole photo" and described["square"] == [0, 0, 96]
+    assert all(f"{key}_units" in described for key in ("pose", "position", "light", "normals", "depth", "pictures"))
+    # photo, rendering, clay; both differ from the photo where the JSON says that the face is
     overlay = pixels(out / "photo_overlay.png")
-    assert overlay.shape == (96, 192, 3)
+    assert overlay.shape == (96, 288, 3)
     np.testing.assert_array_equal(overlay[:, :96], pixels(photo))
-    changed = (overlay[:, :96] != overlay[:, 96:]).any(-1)
-    placed = project(face.vertices, np.array(described["pose"]), np.array(described["position"]))
+    placed = project(vertices, np.array(described["pose"]), np.array(described["position"]))
+    np.testing.assert_allclose(placed[model.landmarks, :2], described["landmarks"], atol=2e-3)
     inside = ((placed[:, :2] > 1) & (placed[:, :2] < 94)).all(1)
     columns, rows = np.round(placed[inside, :2]).astype(int).T
-    assert changed[rows, columns].mean() > 0.9 and changed.any()
+    shown = pixels(out / "photo_depth.png") > 0
+    for panel in (overlay[:, 96:192], overlay[:, 192:]):
+        changed = (overlay[:, :96] != panel).any(-1)
+        assert changed[rows, columns].mean() > 0.9 and not changed[~shown].any()
+    difference = np.abs(overlay[:, :96].astype(float) - overlay[:, 96:192])[shown].mean() / 255
+    assert described["photometric_error"] == pytest.approx(difference, abs=1e-6)
+    # the depth of the vertices, along the axis that the pose turns to the camera
+    depth = pixels(out / "photo_depth.png").astype(float)
+    frontmost = placed[inside, 2].argmax()
+    found = (depth[rows[frontmost], columns[frontmost]] - 32768) / 100
+    assert found == pytest.approx(placed[inside, 2].max() / described["position"][2], abs=3)
+    normals = pixels(out / "photo_normals.png")
+    assert (normals[~shown] == 0).all()
+    length = np.linalg.norm(normals[shown] / 127.5 - 1, axis=-1)
+    np.testing.assert_allclose(length, 1, atol=0.01)
     assert pixels(out / "photo_maps.png").shape == (32, 96, 3)
 
 
-def test_the_face_is_where_its_crop_was(model, checkpoint):
-    reconstructor = Reconstructor(checkpoint, model, "cpu")
+def test_the_face_is_where_its_crop_was(model, faces, tmp_path):
+    reconstructor = Reconstructor(faces)
 
     def place(photo, square):
-        face = reconstructor(Image.fromarray(photo), square)
-        return face, project(face.vertices.astype(np.float64), face.pose, face.position)[:, :2]
+        Image.fromarray(photo).save(tmp_path / "placed.png")
+
+        class Given:
+            def place(self, path, image):
+                return Placement(square, "box")
+
+        (face, _), = reconstructor([reconstructor.crop(tmp_path / "placed.png", Given())])
+        shape = faces.maps.vertices(face.maps.identity_map + face.maps.expression_map)
+        return shape, project(shape.astype(np.float64), face.maps.pose, face.maps.position)[:, :2]
 
     # the same pixels elsewhere in a larger photo
     crop = draw_face(model, 32, 1)["image"]
@@ -84,7 +137,7 @@ def test_the_face_is_where_its_crop_was(model, checkpoint):
     large = np.full((200, 300, 3), 128, np.uint8)
     large[70:102, 100:132] = crop
     there, theirs = place(large, (100, 70, 32))
-    np.testing.assert_array_equal(there.vertices, here.vertices)
+    np.testing.assert_array_equal(there, here)
     np.testing.assert_allclose(theirs, ours + [100, 70], atol=1e-4)
     # a grey square looks the same at any size; a point of the crop lies at the middle of its doubled pixels
     grey = np.full((200, 300, 3), 128, np.uint8)
@@ -92,85 +145,159 @@ def test_the_face_is_where_its_crop_was(model, checkpoint):
     np.testing.assert_allclose(theirs, ours * 2 + 0.5 + [100, 70], atol=1e-4)
 
 
-def test_vertices_are_those_of_the_summed_maps(model, checkpoint):
-    reconstructor = Reconstructor(checkpoint, model, "cpu")
+def test_vertices_and_colours_are_those_of_the_maps(model, checkpoint, faces, tmp_path):
     crop = draw_face(model, 32, 1)["image"]
-    face = reconstructor(Image.fromarray(crop), (0, 0, 32))
+    Image.fromarray(crop).save(tmp_path / "crop.png")
+    run([tmp_path / "crop.png"], faces, tmp_path / "out")
     state = load_checkpoint(checkpoint, "geometry")
     network = GeometryStream(4, 32, 0.06, batch_norm=True).eval()
     network.load_state_dict(state["networks"]["geometry"])
     with torch.no_grad():
         predicted = network(torch.tensor(crop).permute(2, 0, 1)[None] / 255)
     full_map = (predicted.identity_map + predicted.expression_map)[0].numpy()
-    np.testing.assert_allclose(face.vertices, reconstructor.maps.vertices(full_map), atol=1e-4)
+    np.testing.assert_allclose(shape_of(tmp_path / "out" / "crop.ply"), faces.maps.vertices(full_map), atol=1e-4)
     assert predicted.expression_map.abs().max() > 1e-3
-    np.testing.assert_allclose(face.albedo_coeffs, predicted.parameters.albedo[0], atol=1e-6)
+    described = json.loads((tmp_path / "out" / "crop_parameters.json").read_text())
+    np.testing.assert_allclose(described["albedo_coeffs"], predicted.parameters.albedo[0], atol=1e-6)
+    # the texture is the albedo map itself
+    chart = faces.maps.chart
+    wanted = np.clip(chart.unwrap(faces.model.albedo(predicted.parameters.albedo[0].numpy())), 0, 1).transpose(1, 2, 0)
+    texture = pixels(tmp_path / "out" / "crop_albedo.png") / 255
+    np.testing.assert_allclose(texture[chart.mask], wanted[chart.mask], atol=0.502 / 255)
 
 
-def test_a_small_overlay_is_the_large_one_reduced(model, checkpoint, photo, tmp_path, monkeypatch):
-    centres = []
-    for size in (96, 48):
-        monkeypatch.setattr("model.reconstruct.OVERLAY_SIZE", size)
-        list(reconstruct([photo], checkpoint, tmp_path / str(size), model=model, device="cpu"))
-        overlay = pixels(tmp_path / str(size) / "photo_overlay.png").astype(int)
-        covered = np.abs(overlay[:, :size] - overlay[:, size:]).max(-1) > 2
-        centres.append((np.argwhere(covered).mean(0) + 0.5) / size)
-    assert np.abs(centres[0] - centres[1]).max() * 48 < 0.12
+def test_batches_do_not_change_what_is_written(model, faces, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for name, seed in (("b", 1), ("a", 0), ("deep/a", 2)):
+        Image.fromarray(draw_face(model, 32, seed)["image"]).save(folder / f"{name}.png")
+    for batch_size in (1, 8):
+        outcomes = run([folder], faces, tmp_path / str(batch_size), batch_size)
+        assert [str(outcome.photo.relative_to(folder)) for outcome in outcomes] == ["a.png", "b.png", "deep/a.png"]
+    alone, together = (tmp_path / name for name in "18")
+    for name in ("a", "b", "deep/a"):
+        np.testing.assert_allclose(shape_of(alone / f"{name}.ply"), shape_of(together / f"{name}.ply"), atol=1e-3)
+    assert np.abs(shape_of(alone / "a.ply") - shape_of(alone / "deep/a.ply")).max() > 0.01
 
 
-def test_squares(model, tmp_path):
-    landmarks = np.random.default_rng(0).uniform(50, 150, (68, 2))
-    (left, top), (right, bottom) = landmarks.min(0), landmarks.max(0)
-    assert box_square((left, top, right, bottom)) == pytest.approx(face_square(landmarks))
-    with pytest.raises(ValueError, match="left < right"):
-        box_square((10, 0, 5, 5))
-    assert whole_square(Image.new("RGB", (100, 60))) == (0, -20, 100)
-    # the transform of the whole photo puts its middle in the middle
-    pose, position = transform_placement(np.zeros(3), np.array([49.5, 29.5, 1]), square_transform((0, -20, 100), 50))
-    np.testing.assert_allclose(position, [24.5, 24.5, 0.5])
+def test_the_landmarks_of_a_file_beside_the_photo_place_it(model, faces, photo, tmp_path):
+    face = draw_face(model, 96, 0)
+    np.save(photo.with_suffix(".npy"), face["landmarks"])
+    (beside,) = run([photo], faces, tmp_path / "beside", landmarks=())
+    assert beside.error == ""
+    low, high = face["landmarks"].min(0), face["landmarks"].max(0)
+    (boxed,) = run([photo], faces, tmp_path / "boxed", boxes=[(*low, *high)])
+    assert (tmp_path / "boxed" / "photo.ply").read_bytes() == (tmp_path / "beside" / "photo.ply").read_bytes()
+    (whole,) = run([photo], faces, tmp_path / "whole")
+    assert (tmp_path / "whole" / "photo.ply").read_bytes() != (tmp_path / "beside" / "photo.ply").read_bytes()
 
 
-def test_a_photo_that_fails_does_not_stop_the_rest(model, checkpoint, photo, tmp_path):
+def test_a_photo_that_fails_does_not_stop_the_rest(model, faces, photo, tmp_path):
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     broken.write_bytes(b"no picture")
-    np.save(tmp_path / "marks.npy", draw_face(model, 96, 0)["landmarks"])
-    marks = [tmp_path / "marks.npy"] * 3
-    first, second, third = reconstruct(
-        [broken, missing, photo], checkpoint, tmp_path / "out", landmarks=marks, model=model, device="cpu"
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(photo.read_bytes())
+    boxes = [(10, 10, 90, 90), (10, 10, 90, 90), (500, 500, 600, 600), (10, 10, 90, 90)]
+    for batch_size in (1, 3, 4):
+        first, second, third, fourth = run(
+            [broken, missing, outside, photo], faces, tmp_path / "out", batch_size, boxes=boxes
+        )
+        assert "unreadable image" in first.error and first.files == ()
+        assert "missing.jpg" in second.error
+        assert "lies outside the 96x96 image" in third.error
+        assert fourth.error == "" and fourth.files[0].exists()
+
+
+def test_expression_is_moved_between_faces(model, faces, photo, tmp_path):
+    other = tmp_path / "other.png"
+    Image.fromarray(draw_face(model, 64, 3)["image"]).save(other)
+    reconstructor, locator = Reconstructor(faces), PhotoLocator((), whole=True)
+    ours, theirs = (face_in(path, reconstructor, locator) for path in (photo, other))
+    (outcome,) = run([photo], faces, tmp_path / "out", files={"neutral": True, "other": theirs, "meshes": ("ply",)})
+    written = {path.name for path in outcome.files}
+    assert {"photo.ply", "photo_neutral.ply", "photo_swapped.ply", "photo_expressions.png"} <= written
+    assert not any(name.endswith((".obj", ".glb")) for name in written)
+    vertices, maps = faces.maps.vertices, ours.maps
+    for name, full_map in (
+        ("photo_neutral", maps.identity_map), ("photo_swapped", maps.identity_map + theirs.maps.expression_map)
+    ):
+        np.testing.assert_allclose(shape_of(tmp_path / "out" / f"{name}.ply"), vertices(full_map), atol=1e-3)
+    assert np.abs(theirs.maps.expression_map - maps.expression_map).max() > 1e-3
+    # photo, face, neutral, the other's photo, swapped; clay below
+    strip = pixels(tmp_path / "out" / "photo_expressions.png")
+    assert strip.shape == (192, 3 * 96 + 192 // 2 + 96, 3)
+    np.testing.assert_array_equal(strip[:96, :96], pixels(photo))
+    (outcome,) = run([photo], faces, tmp_path / "self", files={"other": ours, "meshes": ("ply",)})
+    np.testing.assert_allclose(
+        shape_of(tmp_path / "self" / "photo_swapped.ply"), shape_of(tmp_path / "self" / "photo.ply"), atol=1e-4
     )
-    assert "unreadable image" in first.error and first.files == ()
-    assert "missing.jpg" in second.error
-    assert third.error == "" and third.files[0].exists()
-    # the box of the landmarks gives the same crop as the landmarks
-    low, high = np.load(marks[0]).min(0), np.load(marks[0]).max(0)
-    (boxed,) = reconstruct(
-        [photo], checkpoint, tmp_path / "boxed", boxes=[(*low, *high)], model=model, device="cpu"
-    )
-    assert (tmp_path / "boxed" / "photo.ply").read_bytes() == (tmp_path / "out" / "photo.ply").read_bytes()
-    (whole,) = reconstruct([photo], checkpoint, tmp_path / "whole", model=model, device="cpu")
-    assert (tmp_path / "whole" / "photo.ply").read_bytes() != (tmp_path / "out" / "photo.ply").read_bytes()
-    (outside,) = reconstruct(
-        [photo], checkpoint, tmp_path / "out", boxes=[(500, 500, 600, 600)], model=model, device="cpu"
-    )
-    assert "lies outside the 96x96 image" in outside.error
+
+
+def test_refinement_comes_nearer_to_the_photo(model, faces, photo, tmp_path):
+    np.save(photo.with_suffix(".npy"), draw_face(model, 96, 0)["landmarks"])
+    (plain,) = run([photo], faces, tmp_path / "plain", landmarks=())
+    (refined,) = run([photo], faces, tmp_path / "refined", refine_steps=20, landmarks=())
+    before, after = refined.photometric
+    assert plain.photometric == () and after < 0.7 * before
+    errors = [json.loads((tmp_path / name / "photo_parameters.json").read_text())["photometric_error"]
+              for name in ("plain", "refined")]
+    assert errors[1] < 0.8 * errors[0]
+    assert f"photometric error {before:.4f}, refined {after:.4f}" in str(refined)
+
+
+def test_the_camera_of_the_network_draws_and_is_told(model, checkpoint, faces, photo, tmp_path):
+    near = load_dual_stream(checkpoint, model=model, device="cpu", camera_distance=400.0)
+    for name, trained in (("far", faces), ("near", near)):
+        run([photo], trained, tmp_path / name)
+    described = json.loads((tmp_path / "near" / "photo_parameters.json").read_text())
+    assert described["camera_distance"] == 400
+    vertices = shape_of(tmp_path / "near" / "photo.ply")
+    np.testing.assert_array_equal(vertices, shape_of(tmp_path / "far" / "photo.ply"))
+    placed = project(vertices, np.array(described["pose"]), np.array(described["position"]), 400.0)
+    np.testing.assert_allclose(placed[model.landmarks, :2], described["landmarks"], atol=2e-3)
+    areas = [(pixels(tmp_path / name / "photo_depth.png") > 0).sum() for name in ("far", "near")]
+    assert areas[1] > 1.1 * areas[0]
 
 
 def test_a_checkpoint_of_the_first_phase_has_no_face(model, checkpoint, tmp_path):
     state = load_checkpoint(checkpoint, "geometry")
     torch.save({**state, "step": 2}, tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match="has 2 steps done, but its decoders are trained only after step 2"):
-        Reconstructor(tmp_path, model, "cpu")
+        load_dual_stream(tmp_path, model=model, device="cpu")
 
 
-def test_what_is_asked_for_must_fit(model, checkpoint, photo, tmp_path):
-    def attempt(images, **options):
-        return list(reconstruct(images, checkpoint, tmp_path / "out", model=model, device="cpu", **options))
-
-    with pytest.raises(ValueError, match="one entry a photo, got 2 for 1 photos"):
-        attempt([photo], boxes=[(0, 0, 1, 1)] * 2)
-    with pytest.raises(ValueError, match="not both"):
-        attempt([photo], boxes=[(0, 0, 1, 1)], landmarks=[photo])
-    with pytest.raises(ValueError, match="two photos are called photo"):
-        attempt([photo, tmp_path / "elsewhere" / "photo.jpg"])
+def test_the_face_model_must_be_the_network_s(model, checkpoint):
     with pytest.raises(ValueError, match="the face model must be 'toy'"):
-        Reconstructor(checkpoint, dataclasses.replace(model, mean_shape=model.mean_shape * 1.01), "cpu")
+        other = dataclasses.replace(model, mean_shape=model.mean_shape * 1.01)
+        load_dual_stream(checkpoint, model=other, device="cpu")
+
+
+def test_the_command(model, checkpoint, tmp_path):
+    save_model(model, tmp_path / "toy.h5")
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for seed in range(2):
+        face = draw_face(model, 64, seed)
+        Image.fromarray(face["image"]).save(folder / f"face{seed}.png")
+        np.save(folder / f"face{seed}.npy", face["landmarks"])
+    (folder / "broken.jpg").write_bytes(b"")
+    result = CliRunner().invoke(main, [
+        "reconstruct", str(folder), "--checkpoint", str(checkpoint), "-o", str(out), "--mesh", "glb", "--turntable",
+        "--neutral", "--swap-expression", str(folder / "face1.png"), "--refine", "2", "--camera-distance", "inf",
+        "--face-model", str(tmp_path / "toy.h5"), "--device", "cpu",
+    ])
+    assert result.exit_code == 1, result.output
+    assert "broken.jpg: unreadable image" in result.stderr and "1 of 3 photos failed" in result.stderr
+    assert result.stdout.count("photometric error") == 2 and "broken" not in result.stdout
+    endings = (
+        ".glb", "_depth.png", "_expressions.png", "_lit.glb", "_maps.png", "_neutral.glb", "_normals.png",
+        "_overlay.png", "_parameters.json", "_swapped.glb", "_turntable.gif",
+    )
+    assert sorted(path.name for path in out.iterdir()) == [f"face{k}{ending}" for k in range(2) for ending in endings]
+    with Image.open(out / "face0_turntable.gif") as turning:
+        assert (turning.n_frames, turning.info["loop"]) == (24, 0)
+    alone = CliRunner().invoke(main, [
+        "reconstruct", str(folder / "face0.png"), "--checkpoint", str(checkpoint), "-o", str(out),
+        "--face-model", str(tmp_path / "toy.h5"), "--parsing", str(folder / "broken.jpg"),
+    ])
+    assert alone.exit_code == 2 and "--refine" in alone.output
