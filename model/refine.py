@@ -18,6 +18,7 @@ from bfm.light import fit_light
 from model.config import FusionConfig
 from model.dual_stream import Face, draw_face
 from model.fusion_losses import alignment_loss, compose, identity_loss, photometric_error, pixel_loss
+from model.geometry import Parameters
 from model.identity import IdentityNetwork, face_crop
 from model.parsing import FaceParsing
 from model.render import FaceRenderer, Rendered
@@ -135,7 +136,9 @@ def refine(
         schedule.step()
     with torch.no_grad():
         refined = moves.face()
-        refined = refined._replace(albedo_map=refined.albedo_map.clamp(0, 1))
+        refined = refined._replace(
+            albedo_map=refined.albedo_map.clamp(0, 1), parameters=Parameters(*(p.detach() for p in refined.parameters))
+        )
         end = draw_face(renderer, refined)
         return Refined(refined, before, photometric_error(end.image, image, end.mask & visible))
 
