@@ -16,7 +16,7 @@ from PIL import Image
 
 from asmgen.crop import Square, face_square
 from asmgen.detect import FaceDetector, detected_square, detector_installed, detector_name
-from asmgen.five_points import five_point_square, five_points
+from asmgen.five_points import five_point_square, five_points, mean_landmarks
 from asmgen.landmark_files import ENDINGS, read_landmarks, read_list
 from asmgen.w300lp import IMAGE_SUFFIXES, SampleError
 
@@ -73,6 +73,8 @@ class FaceLocator:
         }
         self._detector = FaceDetector() if detect and detector_installed() else None
         self._detect = detect
+        in_five = any(source and source.width == 10 for source in self._given.values())
+        self._mean = mean_landmarks() if in_five else None  # here, not once in each process that this is sent to
 
     @property
     def settings(self) -> dict:
@@ -110,7 +112,7 @@ class FaceLocator:
                 return Placement(box_square(known), "box")
             points = known.reshape(-1, 2).astype(np.float64)
             if len(points) == 5:
-                return Placement(five_point_square(points), "five points", five=points)
+                return Placement(five_point_square(points, self._mean), "five points", five=points)
             return Placement(face_square(points), "landmarks", points, five_points(points))
         except ValueError as error:
             raise SampleError("damaged annotation", f"{path.name}: {error}") from error
@@ -171,6 +173,7 @@ class _List:
         self._rows = {_bare(name): row for row, name in enumerate(names)}
         if len(self._rows) < len(names):
             raise ValueError(f"{path} must hold one row a photo, got {len(names)} for {len(self._rows)} photos")
+        self.width = self._numbers.shape[1]
         self.sha256 = sha256(Path(path).read_bytes()).hexdigest()
 
     def name_of(self, path: Path) -> str | None:
@@ -184,6 +187,8 @@ class _List:
 
 class _Folder:
     """The landmark files below a folder, by their names without ending."""
+
+    width = 136
 
     def __init__(self, folder: Path):
         folder = Path(folder)

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from asmgen.asmd import CONVENTIONS, encode_image
@@ -174,8 +174,6 @@ def open_faces(source: str | Path | Sequence) -> ShardSet:
 
 def _preview(photo: Image.Image) -> bytes:
     """A small JPEG of the whole photo."""
-    small = photo.copy()
-    small.thumbnail((_PREVIEW, _PREVIEW))
     file = BytesIO()
-    small.save(file, "JPEG")
+    ImageOps.pad(photo, (_PREVIEW, _PREVIEW), color="white").save(file, "JPEG")
     return file.getvalue()

@@ -191,11 +191,12 @@ def find_samples(root: Path) -> list[SampleEntry]:
     images.sort(key=lambda path: path.relative_to(root).parts)
     landmark_files = _match_landmark_files(root, images, annotations)
     alike = Counter(path.with_suffix("") for path in images)
+    folder_names = {folder: folder.resolve().name for folder in {path.parent for path in images}}
     entries = []
     for path in images:
         unique = path.with_suffix("") if alike[path.with_suffix("")] == 1 else path
         parameters_path = path.with_suffix(".mat")
-        folder_name = path.parent.resolve().name
+        folder_name = folder_names[path.parent]
         entries.append(SampleEntry(
             source=unique.relative_to(root).as_posix(),
             image_path=path,
@@ -210,7 +211,7 @@ def find_samples(root: Path) -> list[SampleEntry]:
 def _match_landmark_files(root: Path, images: list[Path], annotations: set[Path]) -> dict[Path, Path]:
     """Give each photo its `_pts.mat`: beside it, in `landmarks/<set>/`, or a lone one of its name."""
     matched = {}
-    for path in images:
+    for path in images if annotations else ():
         file_name = f"{path.stem}_pts.mat"
         below = path.parent.relative_to(root)
         for candidate in (
@@ -226,7 +227,7 @@ def _match_landmark_files(root: Path, images: list[Path], annotations: set[Path]
         if path.name.endswith("_pts.mat"):
             lone.setdefault(path.name.removesuffix("_pts.mat"), []).append(path)
     unmatched: dict[str, list[Path]] = {}
-    for path in images:
+    for path in images if lone else ():
         if path not in matched and not path.parent.name.endswith(FLIP_SUFFIX):
             unmatched.setdefault(path.stem, []).append(path)
     for name, paths in unmatched.items():
