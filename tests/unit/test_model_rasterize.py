@@ -8,7 +8,7 @@ from toy import toy_model
 
 import bfm.rasterize
 from bfm.open_face import open_face_model
-from bfm.pose import project
+from bfm.pose import project, project_homogeneous
 from model.rasterize import barycentric_weights, interpolate, rasterize
 
 SQUARE = torch.tensor([[1.0, 1, 0], [4, 1, 0], [1, 3, 0], [4, 3, 0]])  # x right, y down, depth
@@ -17,19 +17,25 @@ DRAWN = [[-1] * 6, [-1, 0, 0, 0, 0, -1], [-1, 0, 0, 1, 1, -1], [-1, 0, 1, 1, 1, 
 
 
 def brute_force(points, triangles, height, width):
-    """Every triangle at every pixel by a 3 x 3 solve; the nearest that covers it, by one z-buffer."""
+    """Every triangle at every pixel by a 3 x 3 solve; the nearest that covers it, by one z-buffer.
+
+    Points are (V, 3), or (V, 4) homogeneous. With p = (column, row, 1) the pixel's ray meets the triangle's plane at
+    weights m, where ``(x w, y w, w) m = w_p p`` and the weights' sum is 1; the depth there is ``(depth w) m / w_p``,
+    and w_p is positive before the camera.
+    """
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1).astype(float)
     ids, weights = np.full(height * width, -1), np.zeros((height * width, 3))
     buffer = np.full(height * width, -np.inf)
+    points = points if points.shape[1] == 4 else np.insert(points, 3, 1, axis=1)
     for index, corners in enumerate(points[triangles]):
-        system = np.concatenate([corners[:, :2].T, np.ones((1, 3))])
+        system = corners[:, [0, 1, 3]].T
         if abs(np.linalg.det(system)) < 1e-9:
             continue
-        here = np.linalg.solve(system, pixels)
+        here = np.linalg.solve(system, pixels)  # m / w_p
         depth = corners[:, 2] @ here
         won = (here >= 0).all(0) & (depth > buffer)
-        ids[won], weights[won], buffer[won] = index, here[:, won].T, depth[won]
+        ids[won], weights[won], buffer[won] = index, (here[:, won] / here[:, won].sum(0)).T, depth[won]
     return ids.reshape(height, width), weights.reshape(height, width, 3)
 
 
@@ -64,6 +70,88 @@ def test_huge_and_tiny_triangles_together_equal_brute_force():
     triangle_ids, _ = rasterize(torch.tensor(points)[None], torch.tensor(triangles), 64, 48)
     assert np.array_equal(triangle_ids[0], brute_force(points, triangles, 64, 48)[0])
     assert {0, 1, 2, 3} <= set(np.unique(triangle_ids // 60))
+
+
+def in_space(rng, count, size, nearest):
+    """Triangles of about one size (mm) around a camera that looks along -z: from `nearest`, behind it if < 0."""
+    middle = np.stack([rng.normal(0, 20, count), rng.normal(0, 20, count), rng.uniform(nearest, 90, count)], 1)[:, None]
+    x, y, ahead = np.moveaxis(middle + rng.normal(0, size, (count, 3, 3)), 2, 0)
+    w = ahead / 40
+    points = np.stack([25 * w + x, 18 * w - y, 40 - ahead, w], 2)
+    return points.reshape(-1, 4), np.arange(3 * count).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nearest", [30, 3, -90])
+def test_homogeneous_points_equal_brute_force_before_across_and_behind_the_camera(nearest, dtype):
+    height, width, tolerance, seen = 37, 50, 1e-6 if dtype == torch.float32 else 1e-8, set()
+    for size in (0.3, 1, 3, 20, 1e4):
+        rng = np.random.default_rng(0)
+        images = [in_space(rng, 250, size, nearest) for _ in range(2)]
+        points, triangles = torch.tensor(np.stack([points for points, _ in images]), dtype=dtype), images[0][1]
+        triangle_ids, barycentric = rasterize(points, torch.tensor(triangles), height, width)
+        assert triangle_ids.dtype == torch.int64 and barycentric.dtype == dtype
+        for image, ids, weights in zip(points.double().numpy(), triangle_ids.numpy(), barycentric.numpy()):
+            expected_ids, expected_weights = brute_force(image, triangles, height, width)
+            assert np.array_equal(ids, expected_ids) and (ids >= 0).any()
+            np.testing.assert_allclose(weights, expected_weights, atol=tolerance)
+            behind = (image[triangles, 3] < 0).sum(1)
+            seen |= set(behind[ids[ids >= 0]])
+    assert seen == {0, 1, 2}  # with so many corners behind the camera
+
+
+def test_a_floor_that_runs_under_the_camera_by_hand():
+    # 8 below the axis, from 1 behind the camera to 4 before it: row 8 / w, and as wide as 200 (4 - w) either side
+    floor = torch.tensor([[[-1000.0, 8, 0, -1], [1000, 8, 0, -1], [0, 8, 0, 4]]], dtype=torch.float64)
+    triangle_ids, barycentric = rasterize(floor, torch.tensor([[0, 1, 2]]), 30, 250)
+    rows, columns = np.mgrid[:30, :250]
+    w = 8 / np.maximum(rows, 1e-9)
+    seen = (rows >= 2) & (columns * w <= 200 * (4 - w))
+    assert np.array_equal(triangle_ids[0].numpy() == 0, seen) and seen[3:6].any(1).all() and not seen.all(1)[2:4].any()
+    np.testing.assert_allclose(barycentric[0, ..., 2].numpy()[seen], (w[seen] + 1) / 5, atol=1e-12)
+    assert (rasterize(floor * torch.tensor([1, 1, 1, -1]), torch.tensor([[0, 1, 2]]), 30, 250)[0][:, :8] == -1).all()
+    behind = floor - torch.tensor([0, 0, 0, 4])
+    assert (rasterize(behind, torch.tensor([[0, 1, 2]]), 30, 250)[0] == -1).all()
+
+
+def test_a_tiled_floor_that_runs_under_the_camera_has_no_seams():
+    rng = np.random.default_rng(0)
+    x, w = np.meshgrid(np.linspace(-90, 90, 13), np.linspace(-3, 9, 13))
+    x[:, 1:-1] += rng.uniform(-6, 6, (13, 11))
+    w[1:-1] += rng.uniform(-0.4, 0.4, (11, 13))
+    index = np.arange(169).reshape(13, 13)
+    a, b, c, d = (part.ravel() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    triangles = torch.tensor(np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]))
+    points = torch.tensor(np.stack([20 * w + x, 8 + 0 * w, 0 * w, w], -1).reshape(1, -1, 4))
+    ids = rasterize(points, triangles, 200, 40)[0][0].numpy()
+    rows, columns = np.mgrid[:200, :40]
+    assert np.array_equal(ids >= 0, (rows > 0) & (np.abs(columns - 20) * 8 <= 90 * rows) & (8 <= 9 * rows))
+    corners = points[0, triangles, 3].numpy()
+    assert len(np.unique(ids)) > 30 and {0, 1} == set((corners < 0).sum(1)[ids[ids >= 0]])
+
+
+def test_corners_that_meet_the_camera_s_plane_or_almost_are_no_trouble():
+    points = [[3.1, 4.2, 1, 0], [-20.3, 30.4, 1, 1e-300], [40.3, 30.4, 1, 1], [0, 0, 0, 0], [1.1, 1, 1, 0]]
+    points = torch.tensor([points], dtype=torch.float64)
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [2, 3, 3], [0, 1, 4]])
+    triangle_ids, barycentric = rasterize(points, torch.tensor(triangles), 40, 50)
+    expected_ids, expected_weights = brute_force(points[0].numpy(), triangles, 40, 50)
+    assert np.array_equal(triangle_ids[0], expected_ids) and {-1, 0} == set(np.unique(expected_ids))
+    np.testing.assert_allclose(barycentric[0], expected_weights, atol=1e-8)
+
+
+def test_homogeneous_points_with_w_1_are_as_without_and_w_may_be_of_any_size():
+    rng = np.random.default_rng(0)
+    points, triangles = (torch.tensor(array) for array in soup(rng, 400, 8, 37, 50))
+    plain = rasterize(points[None], triangles, 37, 50)
+    for w in (torch.ones(1, dtype=torch.float64), torch.tensor(rng.uniform(1e-3, 1e3, (len(points), 1)))):
+        homogeneous = torch.cat([points * w, w.expand(len(points), 1)], 1)[None]
+        triangle_ids, barycentric = rasterize(homogeneous, triangles, 37, 50)
+        assert torch.equal(triangle_ids, plain[0])
+        on_screen = barycentric * w[triangles, 0][triangle_ids] if len(w) > 1 else barycentric
+        on_screen = on_screen / on_screen.sum(-1, keepdim=True)
+        covered = triangle_ids >= 0
+        torch.testing.assert_close(on_screen[covered], plain[1][covered], rtol=0, atol=1e-9)
 
 
 POSES = np.array([[0, 0, 0], [0.3, 0.6, -0.2], [-0.4, -1.2, 0.3], [0.1, 1.5, 0], [0, 3, 0]])
@@ -156,18 +244,19 @@ def test_memory_chunks_do_not_show(monkeypatch):
         assert torch.equal(a, b)
 
 
-def scene(seed=0):
+def scene(distance=None):
     """Two images of a toy face in float64: points with gradient, triangles, and what covers the pixels."""
     model = toy_model(rows=9, columns=7)
     pose, position = np.array([[0.1, 0.3, 0], [0, -0.4, 0.2]]), np.array([[6.0, 7, 0.07], [5, 6, 0.05]])
-    points = torch.tensor(project(model.mean_shape.astype(np.float64), pose, position), requires_grad=True)
+    placed = (model.mean_shape.astype(np.float64), pose, position)
+    points = torch.tensor(project_homogeneous(*placed, distance) if distance else project(*placed), requires_grad=True)
     triangles = torch.from_numpy(model.triangles)
     return points, triangles, *rasterize(points, triangles, 14, 12)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_gradients_are_those_of_finite_differences(shared):
-    points, triangles, triangle_ids, _ = scene()
+@pytest.mark.parametrize(("distance", "shared"), [(None, False), (None, True), (300, False)])
+def test_gradients_are_those_of_finite_differences(distance, shared):
+    points, triangles, triangle_ids, _ = scene(distance)
     values = torch.rand((*points.shape[1 if shared else 0:2], 2), dtype=torch.float64, requires_grad=True)
 
     def shade(points, values):
@@ -176,7 +265,8 @@ def test_gradients_are_those_of_finite_differences(shared):
     assert torch.autograd.gradcheck(shade, (points, values), atol=1e-7, fast_mode=shared)
     assert shade(points, values).shape == (2, 14, 12, 2)
     shade(points, values).sum().backward()
-    assert points.grad[..., :2].abs().max() > 0 and (points.grad[..., 2] == 0).all()
+    assert (points.grad[..., :2].abs().amax((0, 1)) > 0).all() and (points.grad[..., 2] == 0).all()
+    assert distance is None or points.grad[..., 3].abs().max() > 0
 
 
 def test_weights_with_gradient_are_those_without_and_place_each_pixel_where_it_is():
@@ -193,6 +283,18 @@ def test_weights_with_gradient_are_those_without_and_place_each_pixel_where_it_i
     assert (places[~covered] == 0).all()
     places.square().sum().backward()  # a pixel stays in its place, wherever the points go
     assert points.grad.abs().max() < 1e-9
+
+
+def test_perspective_weights_give_the_point_of_space_behind_each_pixel():
+    points, triangles, triangle_ids, _ = scene(300)
+    weights = barycentric_weights(points, triangles, triangle_ids)
+    places = interpolate(points, triangles, triangle_ids, weights)
+    covered = triangle_ids >= 0
+    row, column = covered.nonzero(as_tuple=True)[1:]
+    seen = places[covered]
+    torch.testing.assert_close(seen[:, :2] / seen[:, 3:], torch.stack([column, row], -1).double())
+    linear = rasterize(points[..., :3] / points[..., 3:], triangles, 14, 12)
+    assert torch.equal(linear[0], triangle_ids) and (linear[1] - weights).abs().max() > 0.01
 
 
 def test_a_triangle_without_area_that_covers_nothing_leaves_the_gradient_finite():
