@@ -15,6 +15,7 @@ from toy_ftd import write_toy_ftd
 from training_runs import PowerCut, cut_at, same_tensors, without_times
 
 from cli.main import main
+from cli.train import run_settings
 from model.checkpoint import load_checkpoint
 from model.config import NO_AUGMENTATION, IdentityConfig
 from model.data import LANDMARKS, FaceDataset
@@ -186,5 +187,7 @@ def test_the_command(shards, whole_run, tmp_path):
     ours, theirs = (load_checkpoint(folder, "identity") for folder in (tmp_path / "run", whole_run))
     assert same_tensors(ours["networks"], theirs["networks"])
     assert ours["config"] == {**theirs["config"], "checkpoint_every": 4}
+    assert "augmentation" not in run_settings(augment=True, validate_every=1)  # the default is the config's own
+    assert run_settings(augment=False, validate_every=1)["augmentation"] == NO_AUGMENTATION
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 1 and "already holds a run; resume it" in again.output
