@@ -190,6 +190,7 @@ class FusionTask(Task):
             self.networks["landmarks"] = network.landmarks
         self.mask = network.linear_albedo.inside
         self.laplacian = map_laplacian(trained.model, trained.maps).to(device)
+        self.landmarks = torch.tensor(trained.model.landmarks, dtype=torch.int64, device=device)
         self.trained = trained
         self.samples, unknown = self._samples()
         self.note = "; ".join([
