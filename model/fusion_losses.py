@@ -1,6 +1,6 @@
 """Losses of the fusion module, Eq. (20) to (22), as functions of tensors, and the error that photos are compared by.
 
-Dimension key: B batch, V vertices, C features, S side of the image in pixels.
+Dimension key: B batch, N points, C features, S side of the image in pixels.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def alignment_loss(rendered: torch.Tensor, image: torch.Tensor, size: int) -> to
     return (rendered - image).norm(dim=-1).mean() * (PAPER_SIZE / size)
 
 
-def keep_loss(vertices: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared distance, mm^2, of (B, V, 3) vertices from where the network began, (B, V, 3).
+def keep_loss(points: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared distance, mm^2, of (B, N, 3) points of faces from where the network began, (B, N, 3).
 
     Not in the paper: photos say little about depth, and without it the pixel loss trades shape for shading.
     """
-    return (vertices - start).square().sum(-1).mean()
+    return (points - start).square().sum(-1).mean()
 
 
 def compose(rendered: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -107,6 +107,6 @@ def photometric_error(rendered: torch.Tensor, image: torch.Tensor, mask: torch.T
     return difference.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
 
 
-def spread(vertices: torch.Tensor) -> torch.Tensor:
-    """Return by how much the faces of a batch differ: the RMS distance, mm, of (B, V, 3) vertices from their mean."""
-    return vertices.var(0, correction=0).sum(-1).mean().sqrt()
+def spread(points: torch.Tensor) -> torch.Tensor:
+    """Return by how much the faces of a batch differ: the RMS distance, mm, of (B, N, 3) points from their mean."""
+    return (points - points.mean(0)).square().sum(-1).mean().sqrt()

@@ -189,6 +189,7 @@ class FusionTask(Task):
         if network.landmarks:
             self.networks["landmarks"] = network.landmarks
         self.mask = network.linear_albedo.inside
+        self.texels = self.mask.flatten().nonzero()[:, 0]
         self.laplacian = map_laplacian(trained.model, trained.maps).to(device)
         self.landmarks = torch.tensor(trained.model.landmarks, dtype=torch.int64, device=device)
         self.trained = trained
@@ -268,7 +269,7 @@ class FusionTask(Task):
         if config.lambda_smoothness:
             terms["smoothness"] = smoothness_loss(full_map - begun_map, self.laplacian)
         if config.lambda_keep:
-            terms["keep"] = keep_loss(self.renderer.vertices(full_map), self.renderer.vertices(begun_map))
+            terms["keep"] = keep_loss(self.points(full_map), self.points(begun_map))
         loss = sum(getattr(config, f"lambda_{key}") * term for key, term in terms.items())
         return {**terms, "loss": loss, **self.statistics(face, begun)}
 
@@ -277,15 +278,19 @@ class FusionTask(Task):
         """Return what tells whether the geometry collapses, of faces and what the start makes of the same photos.
 
         ``..._spread_mm`` is by how much the faces of the batch differ, ``..._spread_percent`` that in percent of the
-        start's, and ``from_start_mm`` how far vertices have moved since.
+        start's, and ``from_start_mm`` how far its points have moved since.
         """
         found, moved = {}, 0
         for key in ("identity", "expression"):
-            ours, theirs = (self.renderer.vertices(getattr(maps, f"{key}_map")) for maps in (face, begun))
+            ours, theirs = (self.points(getattr(maps, f"{key}_map")) for maps in (face, begun))
             found[f"{key}_spread_mm"] = spread(ours)
             found[f"{key}_spread_percent"] = 100 * spread(ours) / spread(theirs).clamp(min=1e-6)
             moved = moved + (ours - theirs)
         return {**found, "from_start_mm": moved.norm(dim=-1).mean()}
+
+    def points(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N, 3) points, mm from the map's centre, at the texels of the chart in (B, 3, S, S) maps."""
+        return maps.flatten(2)[:, :, self.texels].mT * self.trained.maps.scale
 
     def check(self, losses: dict[str, float]):
         """End the run where all faces come to look the same."""

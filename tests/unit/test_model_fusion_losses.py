@@ -82,10 +82,10 @@ def test_the_face_in_its_photo(pictures):
 
 
 def test_spread_is_the_distance_from_the_mean_face():
-    vertices = torch.rand(5, 7, 3, dtype=torch.float64)
-    squared = [(face - vertices.mean(0)).norm(dim=-1).square().mean() for face in vertices]
-    assert float(spread(vertices)) == pytest.approx(math.sqrt(sum(squared) / 5))
-    assert spread(vertices[:1].expand(4, -1, -1)) == 0
+    points = torch.rand(5, 7, 3, dtype=torch.float64)
+    squared = [(face - points.mean(0)).norm(dim=-1).square().mean() for face in points]
+    assert float(spread(points)) == pytest.approx(math.sqrt(sum(squared) / 5))
+    assert spread(points[:1].expand(4, -1, -1)) == 0
 
 
 @pytest.mark.parametrize("loss, shape", (
