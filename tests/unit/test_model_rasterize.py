@@ -114,6 +114,22 @@ def test_a_floor_that_runs_under_the_camera_by_hand():
     assert (rasterize(behind, torch.tensor([[0, 1, 2]]), 30, 250)[0] == -1).all()
 
 
+@pytest.mark.parametrize("size", [1, 30, 1000])
+@pytest.mark.parametrize("camera", ["far", "near", "between"])
+def test_an_edge_that_two_triangles_share_lets_no_pixel_through_however_it_is_rounded(size, camera):
+    rng = np.random.default_rng(0)
+    along, across = rng.normal(0, size, (2, 3000, 2))
+    either_side = rng.uniform(0.1, 1, (3000, 2, 1))
+    away = np.stack([either_side[:, 0] * along, -either_side[:, 1] * along, across, -across], 1)  # from pixel 4, 4
+    w = np.ones((3000, 4, 1)) if camera == "far" else rng.uniform(0.2, 3, (3000, 4, 1))
+    if camera == "between":
+        w[:, 2] *= -1  # one triangle's far corner is behind
+    points = np.concatenate([4 * w + away * np.abs(w), np.zeros((3000, 4, 1)), w], 2)[..., :3 if camera == "far" else 4]
+    for triangles in ([[0, 1, 2], [1, 0, 3]], [[1, 0, 3], [0, 1, 2]]):
+        triangle_ids, _ = rasterize(torch.tensor(points), torch.tensor(triangles), 9, 9)
+        assert (triangle_ids[:, 4, 4] == 0).all()
+
+
 def test_a_tiled_floor_that_runs_under_the_camera_has_no_seams():
     rng = np.random.default_rng(0)
     x, w = np.meshgrid(np.linspace(-90, 90, 13), np.linspace(-3, 9, 13))
