@@ -10,9 +10,11 @@ from PIL import Image
 from toy import toy_model
 from toy_asmd import draw_face, write_toy_asmd
 
+from asmgen.crop import square_transform
 from asmgen.locate import Placement
 from bfm.model_file import save_model
-from bfm.pose import project
+from bfm.pose import project, rotation_matrix, transform_points
+from bfm.render import vertex_normals
 from cli.main import main
 from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
@@ -21,7 +23,9 @@ from model.face_files import FaceWriter
 from model.geometry import GeometryStream
 from model.photos import PhotoLocator, find_photos
 from model.reconstruct import Reconstructor, face_in, reconstruct
+from model.refine import refine
 from model.train_geometry import train_geometry
+from model.views import PlacedFace
 
 ENDINGS = (
     ".glb", ".mtl", ".obj", ".ply", "_albedo.png", "_depth.png", "_lit.glb", "_maps.png", "_normals.png",
@@ -243,6 +247,70 @@ def test_refinement_comes_nearer_to_the_photo(model, faces, photo, tmp_path):
               for name in ("plain", "refined")]
     assert errors[1] < 0.8 * errors[0]
     assert f"photometric error {before:.4f}, refined {after:.4f}" in str(refined)
+
+
+def test_refinement_is_given_the_landmarks_of_the_file(model, faces, photo, tmp_path, monkeypatch):
+    def watched(face, image, renderer, steps, *, landmarks, **networks):
+        seen.append(landmarks.clone())
+        return refine(face, image, renderer, steps, landmarks=landmarks, **networks)
+
+    seen = []
+    monkeypatch.setattr("model.reconstruct.refine", watched)
+    face, other = draw_face(model, 96, 0), tmp_path / "other.png"
+    np.save(photo.with_suffix(".npy"), face["landmarks"])
+    other.write_bytes(photo.read_bytes())
+    locator = PhotoLocator([], landmarks=())
+    crop = Reconstructor(faces).crop(photo, locator)
+    to_crop = square_transform(crop.placement.square, 32)
+
+    class Both:  # one whose file is beside it, and one of which nothing is known but where the network puts the face
+        def place(self, path, image):
+            return locator.place(path, image) if path == photo else crop.placement._replace(landmarks=None)
+
+    reconstructor = Reconstructor(faces, 1)
+    reconstructor([reconstructor.crop(path, Both()) for path in (photo, other)])
+    points = transform_points(face["landmarks"].astype(np.float64), to_crop)
+    np.testing.assert_allclose(seen[0][0], points, atol=1e-4)
+    plain = Reconstructor(faces)([crop])[0][0].maps
+    shape = faces.maps.vertices(plain.identity_map + plain.expression_map)[model.landmarks].astype(np.float64)
+    found = transform_points(project(shape, plain.pose, plain.position)[:, :2], to_crop)
+    np.testing.assert_allclose(seen[0][1], found, atol=1e-3)
+
+
+def test_pictures_show_the_part_of_the_photo_where_the_face_is(model, faces, tmp_path):
+    face, large = draw_face(model, 450, 0), np.full((900, 1200, 3), 128, np.uint8)
+    large[400:850, 650:1100] = face["image"]
+    path = tmp_path / "large.png"
+    Image.fromarray(large).save(path)
+    (low, high) = (bound(face["landmarks"], 0) + [650, 400] for bound in (np.min, np.max))
+    run([path], faces, tmp_path, boxes=[(*low, *high)])
+    described = json.loads((tmp_path / "large_parameters.json").read_text())
+    transform = np.array(described["pictures"])
+    shown = pixels(tmp_path / "large_depth.png") > 0
+    picture = pixels(tmp_path / "large_overlay.png")[:, :shown.shape[1]]
+    assert max(shown.shape) <= 512 and transform[0, 0] < 1
+    # the same pixels, and the face over them
+    rows, columns = 700, 850
+    column, row = np.rint(transform_points(np.array([[columns, rows]], float), transform)[0]).astype(int)
+    assert np.abs(picture[row, column].astype(int) - large[rows, columns]).max() < 12
+    placed = project(shape_of(tmp_path / "large.ply"), np.array(described["pose"]), np.array(described["position"]))
+    points = transform_points(placed[:, :2], transform)
+    rows, columns = np.nonzero(shown)
+    np.testing.assert_allclose([columns.min(), rows.min()], points.min(0), atol=1)
+    np.testing.assert_allclose([columns.max(), rows.max()], points.max(0), atol=1)
+
+
+def test_the_shading_is_of_unit_normals_in_camera_axes(model, faces):
+    writer = FaceWriter(faces)
+    pose = np.array([0.3, -0.5, 0.2])
+    shading = [
+        writer.shading_map(PlacedFace(model.mean_shape, model.mean_albedo, np.eye(9)[band], pose, np.ones(3)))
+        for band in (3, 1, 2)
+    ]
+    normals = np.stack(shading, -1)[faces.maps.chart.mask] / np.sqrt(3 / (4 * np.pi))  # x, y, z
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
+    at_vertices = vertex_normals(model.mean_shape, model.triangles) @ rotation_matrix(pose).T
+    np.testing.assert_allclose(normals.mean(0), at_vertices.mean(0), atol=0.1)
 
 
 def test_the_camera_of_the_network_draws_and_is_told(model, checkpoint, faces, photo, tmp_path):

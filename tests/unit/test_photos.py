@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,15 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def test_folders_are_searched_and_named_alike_below_the_output(folder, tmp_path):
+def backwards(folder):
+    for place, folders, files in os.walk(folder):
+        folders.sort(reverse=True)
+        files.sort(reverse=True)
+        yield place, folders, files
+
+
+def test_folders_are_searched_and_named_alike_below_the_output(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.photos.walk", backwards)  # in whatever order a file system lists them
     found = find_photos([folder / "deep" / "c.bmp", folder], folder / "out")
     assert found == [
         Photo(folder / name, stem) for name, stem in (

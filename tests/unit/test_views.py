@@ -33,7 +33,7 @@ def spotted(width, height, x, y):
 
 @pytest.mark.parametrize("square, size", [
     ((100, 80, 200), (240, 240)), ((-50, 20, 200), (170, 240)), ((450, 300, 300), (280, 330)),
-    ((100, 50, 600), (512, 465)), ((-100, 50, 400.5), (341, 482)),
+    ((100, 50, 600), (512, 465)), ((-100, 50, 400.5), (341, 482)), ((200, -10, 600), (477, 512)),
 ])
 def test_surroundings_are_the_photo_about_the_face(square, size):
     left, top, side = square
