@@ -266,6 +266,10 @@ class IdentityConfig(RunConfig):
 
     free = (*RunConfig.free, "steps")
 
+    def __post_init__(self):
+        if self.depth not in (18, 34, 50, 100):
+            raise ValueError(f"depth must be 18, 34, 50 or 100, got {self.depth}; there is no other iResNet")
+
 
 @dataclass(frozen=True)
 class FusionConfig(RunConfig):

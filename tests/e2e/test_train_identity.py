@@ -85,6 +85,8 @@ def test_a_resumed_run_equals_one_never_stopped(shards, whole_run, tmp_path):
 def test_a_run_that_cannot_go_on(shards, whole_run):
     with pytest.raises(ValueError, match="depth is 34, the run was started with 18"):
         train_identity(shards, whole_run, dataclasses.replace(CONFIG, depth=34), device="cpu", resume=True)
+    with pytest.raises(ValueError, match="depth must be 18, 34, 50 or 100, got 20"):
+        dataclasses.replace(CONFIG, depth=20)
 
 
 def test_each_face_is_compared_with_its_own_person(shards, monkeypatch):
@@ -155,23 +157,23 @@ def test_texture_shards_will_do(tmp_path):
     assert load_identity_network(tmp_path / "run").width == CONFIG.width
 
 
-def test_overfitting_three_people(tmp_path):
+def test_overfitting_two_people(tmp_path):
     """Each face is nearest to its own person's centre, by the network as it is loaded."""
-    shards = write_toy_asmd(tmp_path / "shards", toy_model(), 6, size=64)
+    shards = write_toy_asmd(tmp_path / "shards", toy_model(), 4, size=64)
     config = dataclasses.replace(
-        CONFIG, batch_size=6, width=1 / 16, steps=60, log_every=20, checkpoint_every=200, validate_every=200,
+        CONFIG, batch_size=4, width=1 / 16, steps=45, log_every=15, checkpoint_every=200, validate_every=200,
         validation_fraction=0, augmentation=NO_AUGMENTATION, learning_rate=2e-3,
     )
     task = IdentityTask(FaceDataset(shards, LANDMARKS), config, CPU)
     run_training(task, tmp_path / "run", config)
     losses = [record["loss"] for record in read_log(tmp_path / "run")]
     assert (np.diff(losses) < 0).all() and losses[-1] < 0.1 * losses[0], losses
-    samples = [task.dataset[index] for index in range(6)]
+    samples = [task.dataset[index] for index in range(4)]
     image, landmarks = (torch.stack([sample[key] for sample in samples]) for key in ("image", "landmarks"))
     features = load_identity_network(tmp_path / "run")(face_crop(image / 255, landmarks))
     cosines = F.normalize(features) @ F.normalize(load_checkpoint(tmp_path / "run", "identity")["networks"]["centres"][
         "weight"]).T
-    assert cosines.argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
+    assert cosines.argmax(1).tolist() == [0, 0, 1, 1]
 
 
 def test_the_command(shards, whole_run, tmp_path):
