@@ -109,6 +109,8 @@ def test_the_lit_texture_is_what_is_rendered(faces, tmp_path):
     face = face_of(faces, np.clip(model.albedo(coeffs), 0, 1))
     _, error = FaceWriter(faces, meshes=("glb",)).write(face, tmp_path / "face")
     (loaded,) = trimesh.load(tmp_path / "face_lit.glb").geometry.values()
+    marked = [b"KHR_materials_unlit" in (tmp_path / name).read_bytes() for name in ("face.glb", "face_lit.glb")]
+    assert marked == [False, True]
     texture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
     baked = sample_image(texture, (loaded.visual.uv * [1, -1] + [0, 1]) * 256 - 0.5)
 
