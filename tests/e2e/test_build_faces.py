@@ -117,9 +117,14 @@ def test_a_rerun_mends_and_gives_the_same_bytes(celeba, built, tmp_path):
     first, second, third = sorted(tmp_path.glob("*.h5"))
     first.unlink()
     third.write_bytes(third.read_bytes()[:3000])
-    kept = second.stat().st_mtime_ns
-    build(celeba, tmp_path)
-    assert hashes(tmp_path) == wanted and second.stat().st_mtime_ns == kept
+    kept, bars = second.stat().st_mtime_ns, []
+
+    def progress(**options) -> tqdm:
+        bars.append((options["initial"], options["total"]))
+        return tqdm(disable=True, **options)
+
+    build(celeba, tmp_path, progress=progress)
+    assert hashes(tmp_path) == wanted and second.stat().st_mtime_ns == kept and bars == [(3, COUNT)]
     assert build(celeba, tmp_path).written == 0
 
 

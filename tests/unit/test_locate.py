@@ -148,6 +148,9 @@ def test_files_beside_the_photo_and_in_a_folder(tmp_path):
     np.testing.assert_array_equal(given.points(photo, PHOTO), landmarks(1))
     np.testing.assert_array_equal(given.points(tmp_path / "HELEN/x.jpg", PHOTO), landmarks(2))
     assert given.beside(photo) is None and given.place(photo, PHOTO).placed_by == "landmarks"
+    np.save(folder / "AFW/x.npy", landmarks(3))
+    np.savetxt(folder / "AFW/x.txt", landmarks(4))  # an ending that comes later
+    np.testing.assert_array_equal(FaceLocator(folder).points(photo, PHOTO), landmarks(3))
     photo.with_name("x_pts.mat").write_bytes(b"damaged")
     with pytest.raises(SampleError, match="damaged annotation: .*x_pts.mat must hold 68 landmarks"):
         FaceLocator().place(photo, PHOTO)
