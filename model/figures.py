@@ -1,4 +1,4 @@
-"""The figures of Sec. IV-E about the texture stream, drawn from trained runs: Fig. 13, 14, 15 and 16.
+"""The figures of Sec. IV-E, drawn from trained runs: Fig. 13 to 16 about the texture stream, Fig. 17 about fusion.
 
 Dimension key: B samples, n regions, C channels, S side of the crop and of the maps in pixels, h/w of the mid-level
 features.
@@ -24,7 +24,9 @@ from bfm.morphable_model import MorphableModel
 from model.batches import TextureBatch, TexturePreparer
 from model.checkpoint import weights_sha256
 from model.config import TextureConfig
-from model.data import TEXTURE, FaceDataset, face_in_chart, split_identities
+from model.data import FUSION, TEXTURE, FaceDataset, face_in_chart, split_identities
+from model.dual_stream import TrainedFaces, draw_face
+from model.fusion_losses import compose, photometric_error
 from model.geometry import GeometryStream
 from model.metrics import texture_errors
 from model.regions import region_statistics
@@ -130,10 +132,7 @@ def stylise_samples(
     stream = _geometry_of(runs, checkpoints, geometry, dataset.attributes)
     face, chart = face_in_chart(dataset.attributes, face_model or load_model("open"), dataset.chart_uv)
     samples = _default_samples(dataset, runs[0]) if samples is None else samples
-    for index in samples:
-        if not 0 <= index < len(dataset):
-            raise ValueError(f"samples must be among the {len(dataset)} there are, got {index}")
-    raw = torch.utils.data.default_collate([dataset[index] for index in samples])
+    raw = torch.utils.data.default_collate([dataset[index] for index in _checked(samples, dataset)])
     preparer = TexturePreparer(face, chart, dataset.attributes, device)
     batch = preparer(raw)
     if stream:
@@ -317,6 +316,42 @@ def statistics_figure(
     return _sheet(headings, rows)
 
 
+@torch.no_grad()
+def fusion_figure(
+    shards: str | Path | Sequence, networks: dict[str, TrainedFaces], samples: Sequence[int] | None = None
+) -> Image.Image:
+    """Draw what several networks reconstruct of the same photos, after Fig. 17.
+
+    Below each picture is its `photometric_error`, RGB in [0, 1], as in the log of `train_fusion` without face parsing.
+
+    Parameters
+    ----------
+    shards : str | Path | Sequence
+        Of any kind: folder of shards, one shard, or several.
+    networks : dict[str, TrainedFaces]
+        One a column, by its heading.
+    samples : Sequence[int] | None
+        One a row; None is four, evenly spread.
+
+    Returns
+    -------
+    Image.Image
+        Columns: photo, and I_R over it of each network. ValueError is raised from within if there is no such sample.
+    """
+    dataset = FaceDataset(shards, FUSION)
+    samples = _spread(np.arange(len(dataset))) if samples is None else samples
+    photo = torch.stack([dataset[index]["image"] for index in _checked(samples, dataset)]) / 255
+    sources = dataset.sources
+    rows = [[Cell(_picture(image), (f"{index}: {sources[index]}",))] for index, image in zip(samples, photo)]
+    for trained in networks.values():
+        image = photo.to(trained.renderer.centre.device)
+        rendered = draw_face(trained.renderer, trained.network(image))
+        errors = photometric_error(rendered.image, image, rendered.mask)
+        for row, picture, error in zip(rows, compose(rendered.image, image, rendered.mask).cpu(), errors):
+            row.append(Cell(_picture(picture), (f"error {error:.4f}",)))
+    return _sheet(["photo", *networks], rows)
+
+
 def describe(config: TextureConfig) -> str:
     """Return a few words on how a stream was trained: how it stylises, and what was left out."""
     kind = {"adain": "AdaIN", "transform": "no regions"}.get(config.stylisation, f"n={config.regions}")
@@ -371,7 +406,20 @@ def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]
     held_out = np.arange(len(dataset))
     if run.config.validation_fraction and run.metadata["samples_sha256"] == dataset.samples_sha256:
         held_out = split_identities(dataset.sources, run.config.validation_fraction, run.config.seed)[1]
-    return held_out[np.unique(np.linspace(0, len(held_out) - 1, SAMPLE_COUNT).round().astype(int))]
+    return _spread(held_out)
+
+
+def _spread(indices: np.ndarray) -> np.ndarray:
+    """At most `SAMPLE_COUNT` of some samples, evenly spread."""
+    return indices[np.unique(np.linspace(0, len(indices) - 1, SAMPLE_COUNT).round().astype(int))]
+
+
+def _checked(samples: Sequence[int], dataset: FaceDataset) -> Sequence[int]:
+    """The samples, each of which there must be."""
+    for index in samples:
+        if not 0 <= index < len(dataset):
+            raise ValueError(f"samples must be among the {len(dataset)} there are, got {index}")
+    return samples
 
 
 def _scene_with_regions(
