@@ -48,8 +48,8 @@ def test_the_list_of_commands_imports_none_of_them():
 def test_data_generation_imports_neither_torch_nor_open3d():
     script = (
         "import asmgen.build, asmgen.inspect, asmgen.synth, asmgen.refit, bfm.charts, bfm.readers, bfm.describe, sys\n"
-        "import texgen.build\n"
-        "assert not {'torch', 'open3d', 'matplotlib'} & set(sys.modules)"
+        "import texgen.build, asmgen.photos, asmgen.inspect_photos\n"
+        "assert not {'torch', 'open3d', 'matplotlib', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -62,6 +62,7 @@ def test_training_and_inference_do_not_import_open3d():
 @pytest.mark.parametrize("arguments, message", [
     (["build", "asmd", "{empty}", "{out}"], "holds no photo"),
     (["build", "ftd", "{empty}", "{out}"], "holds no photo"),
+    (["build", "faces", "{empty}", "{out}"], "holds no photo"),
     (["inspect", "{empty}"], "holds no shards"),
     (["train", "geometry", "{empty}", "-o", "{out}"], "holds no shards"),
     (["face-model", "info", "{empty}/none.h5"], "none.h5"),
