@@ -15,7 +15,7 @@ import torch
 
 from asmgen.crop import crop_image, square_transform
 from asmgen.locate import Placement
-from asmgen.w300lp import SampleError, read_photo
+from asmgen.w300lp import read_photo
 from bfm.pose import transform_placement, transform_points
 from model.dual_stream import Face, TrainedFaces, draw_face
 from model.face_files import FaceWriter, FacialMaps, PhotoFace
@@ -180,20 +180,41 @@ def reconstruct(
                 crops[photo] = reconstructor.crop(photo.path, locator)
             except (OSError, ValueError) as error:
                 outcomes[photo] = Outcome(photo.path, error=str(error))
-        faces = dict(zip(crops, reconstructor(list(crops.values())))) if crops else {}
+        faces = _faces(crops, reconstructor)
         for photo in batch:
             if photo in faces:
-                face, errors = faces[photo]
-                written, _ = writer.write(face, Path(out_dir, photo.name))
-                outcomes[photo] = Outcome(photo.path, tuple(written), photometric=errors)
+                outcomes[photo] = _written(photo, faces[photo], writer, Path(out_dir, photo.name))
             yield outcomes[photo]
 
 
+def _faces(crops: dict[Photo, Crop], reconstructor: Reconstructor) -> dict[Photo, tuple | ValueError]:
+    """The face of each crop with its errors, or why there is none; a batch that fails is tried one by one."""
+    if not crops:
+        return {}
+    try:
+        return dict(zip(crops, reconstructor(list(crops.values()))))
+    except ValueError as error:
+        if len(crops) == 1:
+            return dict.fromkeys(crops, error)
+    return {photo: face for one in crops.items() for photo, face in _faces(dict([one]), reconstructor).items()}
+
+
+def _written(photo: Photo, face: tuple[PhotoFace, tuple] | ValueError, writer: FaceWriter, stem: Path) -> Outcome:
+    """What became of a photo once its face, if there is one, is written."""
+    try:
+        if isinstance(face, ValueError):
+            raise face
+        files, _ = writer.write(face[0], stem)
+        return Outcome(photo.path, tuple(files), photometric=face[1])
+    except ValueError as error:
+        return Outcome(photo.path, error=str(error))
+
+
 def face_in(path: Path, reconstructor: Reconstructor, locator: PhotoLocator) -> PhotoFace:
-    """Return the face in one photo; errors are those of `Reconstructor.crop`, and name the photo."""
+    """Return the face in one photo; errors are ValueErrors that name it."""
     try:
         return reconstructor([reconstructor.crop(path, locator)])[0][0]
-    except SampleError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -212,6 +212,34 @@ def test_a_photo_that_fails_does_not_stop_the_rest(model, faces, photo, tmp_path
         assert fourth.error == "" and fourth.files[0].exists()
 
 
+def test_a_face_that_cannot_be_refined_or_written_does_not_stop_the_rest(model, faces, tmp_path, monkeypatch):
+    def picky(face, image, renderer, steps, **networks):
+        if (image > 0.99).all((1, 2, 3)).any():
+            raise ValueError("the light needs unsaturated texels")
+        return refine(face, image, renderer, steps, **networks)
+
+    class Writer(FaceWriter):
+        def write(self, face, stem):
+            if stem.name == "b":
+                raise ValueError("points must be finite")
+            return super().write(face, stem)
+
+    monkeypatch.setattr("model.reconstruct.refine", picky)
+    for name, seed in (("a", 0), ("b", 1), ("d", 2)):
+        Image.fromarray(draw_face(model, 32, seed)["image"]).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "c.png")
+    photos = find_photos([tmp_path], tmp_path / "out")
+    outcomes = list(reconstruct(
+        photos, PhotoLocator(photos, whole=True), Reconstructor(faces, 1), Writer(faces), tmp_path / "out"
+    ))
+    assert [outcome.photo.stem for outcome in outcomes] == list("abcd")
+    errors = [outcome.error for outcome in outcomes]
+    assert errors == ["", "points must be finite", "the light needs unsaturated texels", ""]
+    assert [len(outcome.photometric) for outcome in outcomes] == [2, 0, 0, 2]
+    with pytest.raises(ValueError, match=r"c\.png: the light needs"):
+        face_in(tmp_path / "c.png", Reconstructor(faces, 1), PhotoLocator([], whole=True))
+
+
 def test_expression_is_moved_between_faces(model, faces, photo, tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(draw_face(model, 64, 3)["image"]).save(other)
