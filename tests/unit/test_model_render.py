@@ -1,6 +1,8 @@
 """The renderer: against numpy twins, against finite differences, without holes; and from a picture back to a scene."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,15 @@ def test_normals_without_area_are_zero_and_their_gradient_is_finite():
     assert gradient.isfinite().all() and gradient.abs().max() < 10
     exact = vertices.detach().double()[:, [0, 1, 2, 4]].requires_grad_()
     assert torch.autograd.gradcheck(lambda v: vertex_normals(v, torch.tensor([[0, 1, 2], [0, 2, 3]])), (exact,))
+
+
+def test_gradient_steps_on_the_picture_find_a_perturbed_scene_again(face):
+    path = Path(__file__).parents[2] / "benchmarks" / "render_recover.py"
+    spec = importlib.util.spec_from_file_location("render_recover", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    before, after = benchmark.recover(face[0], FaceRenderer(*face, 1000.0), faces=1, size=48, steps=80)
+    assert before["pose_deg"] > 7 and before["landmarks_px"] > 2.5 and before["photometric"] > 0.1
+    assert before["light_percent"] > 25 and before["shape_mm"] > 2 and before["scale_percent"] > 3.9
+    assert after["photometric"] < 0.005 and after["landmarks_px"] < 0.25 and after["pose_deg"] < 2
+    assert after["light_percent"] < 10 and after["shape_mm"] < 1.2 and after["scale_percent"] < 2
