@@ -21,6 +21,7 @@ from model.config import GeometryConfig
 from model.dual_stream import load_dual_stream
 from model.face_files import FaceWriter
 from model.geometry import GeometryStream
+from model.landmarks import landmark_heatmaps
 from model.photos import PhotoLocator, find_photos
 from model.reconstruct import Reconstructor, face_in, reconstruct
 from model.refine import refine
@@ -303,6 +304,17 @@ def test_refinement_is_given_the_landmarks_of_the_file(model, faces, photo, tmp_
     shape = faces.maps.vertices(plain.identity_map + plain.expression_map)[model.landmarks].astype(np.float64)
     found = transform_points(project(shape, plain.pose, plain.position)[:, :2], to_crop)
     np.testing.assert_allclose(seen[0][1], found, atol=1e-3)
+    # with a landmark network those that it finds, but for the known ones
+    there = torch.rand(2, 68, 2) * 20 + 5
+
+    class Finds(torch.nn.Module):
+        def forward(self, image):
+            return [None, landmark_heatmaps(there, 32)]
+
+    monkeypatch.setattr(faces.network, "landmarks", Finds())
+    reconstructor([reconstructor.crop(path, Both()) for path in (photo, other)])
+    np.testing.assert_allclose(seen[1][0], points, atol=1e-4)
+    np.testing.assert_allclose(seen[1][1], there[1], atol=0.05)
 
 
 def test_pictures_show_the_part_of_the_photo_where_the_face_is(model, faces, tmp_path):
