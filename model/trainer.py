@@ -277,10 +277,10 @@ def draw_curves(run_dir: Path) -> Path:
 
     records = [record for record in read_log(run_dir) if "note" not in record]
     train = [record for record in records if "validation" not in record]
-    panels = {"losses": [{k: v for k, v in record.items() if k != "images_per_second"} for record in train]}
-    validation = [{"step": record["step"], **record["validation"]} for record in records if "validation" in record]
-    for unit in sorted({key.rpartition("_")[2] for record in validation for key in record if key != "step"}):
-        panels[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in validation]
+    panels = {"losses": [{k: v for k, v in record.items() if "_" not in k} for record in train]}  # they have no unit
+    measured = [{**record, **record.get("validation", {})} for record in records]
+    for unit in sorted({key.rpartition("_")[2] for record in measured for key in record if "_" in key} - {"second"}):
+        panels[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in measured]
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
@@ -289,7 +289,7 @@ def draw_curves(run_dir: Path) -> Path:
         if title == "losses":
             axes.set_yscale("log")
         else:
-            axes.update_datalim([(entries[0]["step"], 0)])  # so that constant curves keep off the frame
+            axes.update_datalim([(axes.lines[0].get_xdata()[0], 0)])  # so that constant curves keep off the frame
             axes.autoscale_view()
             axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel="step")

@@ -144,7 +144,10 @@ def test_losses_of_eq_23(whole_run):
     for record in records:
         total = sum(getattr(CONFIG, f"lambda_{term}") * record[term] for term in TERMS)
         assert record["loss"] == pytest.approx(total, rel=1e-5)
-    assert all(record[term] > 0 for record in records for term in ("pixel", "identity", "alignment", "from_start_mm"))
+    assert all(record[term] > 0 for record in records for term in TERMS if record["step"] > 1)
+    # the first step is that of the start
+    assert [records[0][key] for key in ("smoothness", "keep", "from_start_mm")] == [0, 0, 0]
+    assert [records[0][f"{key}_spread_percent"] for key in ("identity", "expression")] == [100, 100]
 
 
 def test_validation_is_of_the_faces_as_they_are_loaded(whole_run, model, shards, given):
