@@ -63,7 +63,7 @@ def reconstruct(
 
     from bfm.model_file import load_model
     from model.dual_stream import load_dual_stream
-    from model.face_files import MESHES, VARIANTS, FaceWriter
+    from model.face_files import MESHES, FaceWriter, name_variants
     from model.identity import load_identity_network
     from model.parsing import load_parsing_network
     from model.photos import PhotoLocator, find_photos
@@ -74,7 +74,7 @@ def reconstruct(
         raise click.UsageError("--identity and --parsing serve the refinement; give --refine N too, or leave them out")
     failed = 0
     with one_sentence():
-        photos = find_photos(paths, output, VARIANTS)
+        photos = find_photos(paths, output, name_variants(neutral, other is not None))
         locator = PhotoLocator(photos, boxes, landmarks, whole)
         faces = load_dual_stream(checkpoint, texture, load_model(face_model), device, camera_distance)
         reconstructor = Reconstructor(

@@ -29,8 +29,8 @@ from model.views import (
 MESHES = ("obj", "ply", "glb")
 """Formats of `FaceWriter`."""
 
-VARIANTS = ("", "_lit", "_neutral", "_swapped")
-"""What is added to a photo's name in those of its meshes."""
+NEUTRAL, SWAPPED = "_neutral", "_swapped"
+"""What is added to a photo's name in those of the meshes without expression, and with another's."""
 
 EXPRESSION_GAIN = 8
 """How much stronger the expression map is drawn in the picture of the maps."""
@@ -78,6 +78,11 @@ class PhotoFace:
     maps: FacialMaps
     placement: Placement
     around: Surroundings
+
+
+def name_variants(neutral: bool = False, swapped: bool = False) -> tuple[str, ...]:
+    """Return what `FaceWriter` adds to a photo's name in those of its meshes."""
+    return ("", "_lit") + neutral * (NEUTRAL,) + swapped * (SWAPPED,)
 
 
 class FaceWriter:
@@ -144,9 +149,9 @@ class FaceWriter:
         """Return the (V, 3) shapes to write, mm, by what is added to the name: the face, neutral, swapped."""
         full_maps = {"": maps.identity_map + maps.expression_map}
         if self.neutral:
-            full_maps["_neutral"] = maps.identity_map
+            full_maps[NEUTRAL] = maps.identity_map
         if self.other:
-            full_maps["_swapped"] = maps.identity_map + self.other.maps.expression_map
+            full_maps[SWAPPED] = maps.identity_map + self.other.maps.expression_map
         return {name: self.faces.maps.vertices(full_map) for name, full_map in full_maps.items()}
 
     def placed(self, face: PhotoFace, shape: np.ndarray) -> PlacedFace:
@@ -187,13 +192,13 @@ class FaceWriter:
         drawn = {name: draw(self.faces.renderer, shape, *picture.shape[:2]) for name, shape in placed.items()}
         columns = {name: np.concatenate([textured(part, behind), clay(part, behind)]) for name, part in drawn.items()}
         panels = [np.concatenate([picture, clay(drawn[""], picture)]), columns[""]]
-        if "_neutral" in columns:
-            panels.append(columns["_neutral"])
-        if "_swapped" in columns:
+        if NEUTRAL in columns:
+            panels.append(columns[NEUTRAL])
+        if SWAPPED in columns:
             height, width = self._other_panel.shape[:2]
             size = (round(width * len(columns[""]) / height), len(columns[""]))
             other = Image.fromarray(self._other_panel).resize(size, Image.Resampling.LANCZOS)
-            panels += [np.asarray(other), columns["_swapped"]]
+            panels += [np.asarray(other), columns[SWAPPED]]
         return np.concatenate(panels, 1)
 
     @cached_property

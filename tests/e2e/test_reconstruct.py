@@ -19,7 +19,7 @@ from cli.main import main
 from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
 from model.dual_stream import load_dual_stream
-from model.face_files import FaceWriter
+from model.face_files import FaceWriter, name_variants
 from model.geometry import GeometryStream
 from model.landmarks import landmark_heatmaps
 from model.photos import PhotoLocator, find_photos
@@ -250,6 +250,9 @@ def test_expression_is_moved_between_faces(model, faces, photo, tmp_path):
     written = {path.name for path in outcome.files}
     assert {"photo.ply", "photo_neutral.ply", "photo_swapped.ply", "photo_expressions.png"} <= written
     assert not any(name.endswith((".obj", ".glb")) for name in written)
+    meshes = {f"photo{variant}.ply" for variant in name_variants(True, True)} - {"photo_lit.ply"}  # a GLB only
+    assert {name for name in written if name.endswith(".ply")} == meshes
+    assert name_variants() == ("", "_lit")
     vertices, maps = faces.maps.vertices, ours.maps
     for name, full_map in (
         ("photo_neutral", maps.identity_map), ("photo_swapped", maps.identity_map + theirs.maps.expression_map)
