@@ -261,7 +261,7 @@ def _draw_(best, points, steps, triangles, image, triangle, box, height, width, 
     e, e_x, e_y = _minors(x, y), _minors(y, w), _minors(w, x)
     area, largest_w = (e * w).sum(0), w.abs().amax(0)
     rounding = 8 * _EPSILON * (x.abs().amax(0) + columns * largest_w) * (y.abs().amax(0) + rows * largest_w)
-    has_area = area.abs() > (rounding * largest_w).clamp(min=_FLAT)
+    has_area = area.abs() > (4 * rounding * largest_w).clamp(min=_FLAT)  # so that its sign and w's are certain
     sign = area.sign()
     sides = torch.stack([sign * e + rounding, sign * e_x, sign * e_y], 1)  # (3, 3, N)
     corner, tie = (image * height + first_row) * width + first_column, _LAST - triangle

@@ -168,6 +168,10 @@ def test_nothing_is_drawn_where_no_face_is_and_each_face_is_drawn_as_if_alone():
     for index in range(3):
         alone = renderer.render_vertices(*(part[index:index + 1] for part in given), 40)
         assert all(torch.equal(a[0], b[index]) for a, b in zip(alone, together))
+    light = given[2][2:].requires_grad_()
+    unseen = renderer.render_vertices(given[0][2:], given[1][2:], light, given[3][2:], given[4][2:], 40)
+    (gradient,) = torch.autograd.grad(unseen.image.sum(), light)
+    assert not unseen.mask.any() and (gradient == 0).all()
 
 
 @pytest.mark.parametrize("distance", [np.inf, 300.0])
