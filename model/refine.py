@@ -25,7 +25,7 @@ from model.render import FaceRenderer
 PLACEMENT_FROM, SHAPE_FROM, ALBEDO_FROM = 0.1, 0.3, 0.6
 """Shares of the steps after which the placement, the shape and the albedo move; the light always does."""
 
-RATES = {"pose": 0.02, "position": 0.01, "light": 0.05, "coeffs": 0.1, "albedo": 0.01}
+RATES = {"pose": 0.02, "position": 0.01, "light": 0.03, "coeffs": 0.1, "albedo": 0.01}
 """Adam's first learning rates, in radians, normalised units, light coefficients, standard deviations and RGB of [0, 1];
 they fall to 0 along a cosine."""
 
