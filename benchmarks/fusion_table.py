@@ -64,8 +64,7 @@ class TimeIsUp(Exception):
 
 def train_variant(task: FusionTask, run_dir: Path, minutes: float | None) -> tuple[dict, dict]:
     """Train one variant into `run_dir`; return its errors before the first step, and its row of the table."""
-    start, speeds, measured, done = time.perf_counter(), [], {}, 0
-    statistic = {}
+    start, speeds, measured, statistic, done = time.perf_counter(), [], {}, {}, 0
 
     def watch(record: dict):
         nonlocal done
@@ -76,8 +75,8 @@ def train_variant(task: FusionTask, run_dir: Path, minutes: float | None) -> tup
         if "loss" in record:
             speeds.append(record["images_per_second"])
             statistic.update(record)
-        if minutes and time.perf_counter() - start > 60 * minutes and done < task.config.steps:
-            raise TimeIsUp
+            if minutes and time.perf_counter() - start > 60 * minutes and done < task.config.steps:
+                raise TimeIsUp
 
     on_gpu = task.device.type == "cuda"
     if on_gpu:
@@ -135,7 +134,8 @@ def _number(value: float) -> str:
 @click.option("--batch-size", type=int, default=16, show_default=True)
 @click.option("--learning-rate", type=float, default=5e-5, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--validation-fraction", type=float, default=0.05, show_default=True)
+@click.option("--validation-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05,
+              show_default=True)
 @click.option("--validation-samples", type=int, default=256, show_default=True)
 @click.option("--log-every", type=int, default=50, show_default=True)
 @click.option("--minutes", type=float, help="Most for each variant.")

@@ -1,14 +1,18 @@
 """Toy shards and hardly trained streams -> training of both on photos alone -> checkpoint -> faces."""
 
+import copy
 import dataclasses
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 from toy import toy_model
 from toy_asmd import write_toy_asmd
 from toy_ftd import write_toy_ftd
@@ -21,6 +25,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from model.config import NO_AUGMENTATION, FusionConfig, GeometryConfig, IdentityConfig, LandmarkConfig, TextureConfig
 from model.data import FUSION, FaceDataset
 from model.dual_stream import draw_face, load_dual_stream
+from model.figures import fusion_figure
 from model.fusion_losses import photometric_error
 from model.identity import LAYERS, IdentityNetwork, load_identity_network
 from model.landmarks import LandmarkNetwork, load_landmark_network
@@ -30,6 +35,7 @@ from model.train_texture import train_texture
 from model.trainer import read_log, run_training
 
 pytestmark = pytest.mark.usefixtures("without_curves")
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fusion_table.py"
 SIZE = 64  # the landmark networks halve a quarter of it four times
 CONFIG = FusionConfig(
     seed=3, batch_size=3, steps=6, log_every=1, validate_every=3, checkpoint_every=2, validation_fraction=0.3,
@@ -410,3 +416,63 @@ def test_from_the_command_line(shards, tmp_path, model, given):
     config = FusionConfig.from_dict(load_checkpoint(tmp_path / "run", "fusion")["config"])
     assert (config.lambda_pixel, config.lambda_identity, config.lambda_alignment) == (0.1, 0, 0)
     assert (config.learning_rate, config.steps, config.camera_distance) == (5e-5, 2, math.inf)
+
+
+def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path):
+    from bfm.model_file import save_model
+
+    spec = importlib.util.spec_from_file_location("fusion_table", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    save_model(model, tmp_path / "toy.h5")
+    arguments = [
+        str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--steps", "2",
+        "--batch-size", "2", "--log-every", "1", "--validation-fraction", "0.3", "--device", "cpu",
+        "-o", str(tmp_path / "table.json"),
+        *(part for name, run in given.items() for part in (f"--{name}", str(run))), "--variants",
+    ]
+    figure = tmp_path / "figure.png"
+    for variants in ("full", "no-identity", "no-pixel"):  # the last stops for want of time, and is drawn all the same
+        late = ["--minutes", "1e-6"] if variants == "no-pixel" else []
+        done = CliRunner().invoke(
+            benchmark.main, [*arguments, variants, *late, "--figure", str(figure)], catch_exceptions=False
+        )
+        assert done.exit_code == 0
+    report = json.loads((tmp_path / "table.json").read_text())
+    assert {name: row["steps"] for name, row in report["results"].items()} == {
+        "full": 2, "no-identity": 2, "no-pixel": 1
+    }
+    for name, row in report["results"].items():
+        task = task_of(model, shards, FusionConfig(seed=0, validation_fraction=0.3, camera_distance=math.inf), given)
+        task.network.load_state_dict(load_dual_stream(tmp_path / "runs" / name, model=model).network.state_dict())
+        assert row["photometric_mae"] == pytest.approx(task.validate()["photometric_mae"], rel=1e-4)
+    lines = done.output.strip().splitlines()[-5:]
+    assert [line.split(" | ")[0] for line in lines] == ["|---" * 14 + "|", *(
+        f"| {name}" for name in ("start", "full", "no-identity", "no-pixel")
+    )]
+    # photo, start and three variants; two held-out photos
+    assert np.asarray(Image.open(figure)).shape[1] == 5 * 230 + 6
+
+
+def test_fig_17_draws_the_face_in_its_photo(model, shards, given):
+    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu")
+    trained = {"one": start, "the other": start._replace(network=copy.deepcopy(start.network))}
+    with torch.no_grad():  # its faces are black
+        trained["the other"].network.generator.output[1].bias.fill_(-50)
+    dataset = FaceDataset(shards, FUSION)
+    for index in (4, 1):
+        sheet = fusion_figure(shards, trained, [index])
+        places = [(6 + 230 * column, 23) for column in range(3)]  # below a line of headings
+        tiles = [
+            np.asarray(sheet.crop((left, top, left + 224, top + 224)).resize((SIZE, SIZE), Image.Resampling.BOX), float)
+            for left, top in places
+        ]
+        photo = dataset[index]["image"][None] / 255
+        mask = draw_face(start.renderer, start.network(photo)).mask[0, 0].numpy()
+        inside, outside = binary_erosion(mask, iterations=3), ~binary_dilation(mask, iterations=3)
+        picture = photo[0].permute(1, 2, 0).numpy() * 255
+        assert all(np.abs(tile[outside] - picture[outside]).mean() < 6 for tile in tiles)
+        assert np.abs(tiles[0][inside] - picture[inside]).mean() < 6
+        assert tiles[2][inside].max() < 3 and tiles[1][inside].mean() > 20
+    with pytest.raises(ValueError, match="samples must be among the 8 there are, got 8"):
+        fusion_figure(shards, trained, [8])
