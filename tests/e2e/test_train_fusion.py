@@ -21,14 +21,15 @@ from training_runs import PowerCut, cut_at, same_tensors, without_times
 from asmgen import photos
 from asmgen.shards import ShardSet, write_shard
 from cli.main import main
+from model.batches import prepare_photos
 from model.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from model.config import NO_AUGMENTATION, FusionConfig, GeometryConfig, IdentityConfig, LandmarkConfig, TextureConfig
-from model.data import FUSION, FaceDataset
+from model.data import FUSION, FaceDataset, step_generator
 from model.dual_stream import draw_face, load_dual_stream
 from model.figures import fusion_figure
 from model.fusion_losses import photometric_error
-from model.identity import LAYERS, IdentityNetwork, load_identity_network
-from model.landmarks import LandmarkNetwork, load_landmark_network
+from model.identity import LAYERS, IdentityNetwork, face_crop, load_identity_network
+from model.landmarks import LandmarkNetwork, landmarks_from_heatmaps, load_landmark_network
 from model.train_fusion import FusionTask, train_fusion
 from model.train_geometry import train_geometry
 from model.train_texture import train_texture
@@ -245,18 +246,34 @@ def test_the_streams_are_trained_and_nothing_else(model, shards, given):
         assert not still, name
 
 
-def test_the_landmark_network_sees_a_photo_once(model, shards, given, monkeypatch):
-    task, seen = task_of(model, shards, CONFIG, given), []
-    forward = LandmarkNetwork.forward
+def test_what_the_networks_that_compare_are_shown(model, shards, given, monkeypatch):
+    task, seen, crops = task_of(model, shards, CONFIG, given), [], []
+    raw, forward = next(iter(task.batches(0, 1))), LandmarkNetwork.forward
     monkeypatch.setattr(LandmarkNetwork, "forward", lambda self, image: seen.append(image) or forward(self, image))
-    task.step(next(iter(task.batches(0, 1))), 0)
-    assert len(seen) == 2 and not seen[0].requires_grad and seen[1].requires_grad  # I_o and I_R
-    # also where it comes from another file
+    monkeypatch.setattr(
+        "model.train_fusion.face_crop", lambda image, points: crops.append((image, points)) or face_crop(image, points)
+    )
+    photo = prepare_photos(raw, torch.device("cpu"), CONFIG.augmentation, step_generator(CONFIG.seed, 0))
+    rendered = draw_face(task.renderer, task.network(photo))
+    seen.clear()
+    task.step(raw, 0)
+    first, second = seen  # K and H, one network here, see I_o once, then I_R over I_o, which leads on to the streams
+    assert torch.equal(first, photo) and not first.requires_grad
+    assert second.requires_grad
+    wanted = torch.where(rendered.mask, rendered.image.clamp(0, 1), photo)
+    torch.testing.assert_close(second, wanted)
+    # both crops are where the landmarks of I_o are
+    found = landmarks_from_heatmaps(forward(task.aligner, photo)[-1])
+    assert torch.equal(crops[0][0], second) and torch.equal(crops[1][0], photo)
+    assert all(torch.equal(points, found) and not points.requires_grad for _, points in crops)
+
+
+def test_the_same_landmark_network_from_another_file_runs_once(model, shards, given):
     trained = load_dual_stream(given["geometry"], given["texture"], model, "cpu")
     same = load_landmark_network(given["geometry"].parent / "landmarks")
     task = FusionTask(
-        task.dataset, trained, dataclasses.replace(CONFIG, lambda_identity=0.0), torch.device("cpu"), identity=None,
-        aligner=same,
+        FaceDataset(shards, FUSION), trained, dataclasses.replace(CONFIG, lambda_identity=0.0), torch.device("cpu"),
+        identity=None, aligner=same,
     )
     assert task.aligner is trained.network.landmarks
 
@@ -325,6 +342,30 @@ def test_networks_that_were_not_given(model, shards, given, tmp_path):
     small = write_toy_ftd(tmp_path / "small", model, 2, 32)
     with pytest.raises(ValueError, match="crops of 64 pixels, as those that the runs were trained on, got 32"):
         train_fusion(small, tmp_path / "other", CONFIG, model, "cpu", **given)
+
+
+def test_what_hides_the_face_does_not_count(model, shards, given):
+    class LeftHalf(torch.nn.Module):
+        def face_mask(self, image):
+            return (torch.arange(SIZE) < SIZE // 2).expand(len(image), 1, SIZE, SIZE)
+
+    config = dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_alignment=0.0, augmentation=NO_AUGMENTATION)
+    plain = task_of(model, shards, config, given)
+    trained = load_dual_stream(given["geometry"], given["texture"], model, "cpu", config.camera_distance)
+    task = FusionTask(
+        plain.dataset, trained, config, torch.device("cpu"), identity=None, aligner=None, parsing=LeftHalf()
+    )
+    raw = next(iter(task.batches(0, 1)))
+    photo = raw["image"] / 255
+    rendered = draw_face(task.renderer, task.network(photo))
+    half = rendered.mask & LeftHalf().face_mask(photo)
+    wanted = 255 * ((rendered.image - photo).abs() * half).mean()
+    torch.testing.assert_close(task.step(raw, 0)["pixel"], wanted.detach())
+    wanted = photometric_error(rendered.image, photo, half)
+    torch.testing.assert_close(plain.errors(raw)["photometric_mae"] != wanted, torch.ones(3, dtype=torch.bool))
+    task.network.load_state_dict(plain.network.state_dict())
+    torch.testing.assert_close(task.errors(raw)["photometric_mae"], wanted)
+    assert task.note == "the pixel loss compares all that is drawn and that nothing hides (face parsing)"
 
 
 def test_collapse_ends_a_run(model, shards, given, tmp_path):
