@@ -123,10 +123,10 @@ def refine(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
         with torch.enable_grad():
-            moved = moves.face(*(step >= share * steps for share in (PLACEMENT_FROM, SHAPE_FROM, ALBEDO_FROM)))
-            rendered = draw_face(renderer, moved)
+            stage = [step >= share * steps for share in (PLACEMENT_FROM, SHAPE_FROM, ALBEDO_FROM)]
+            rendered = draw_face(renderer, moves.face(*stage))
             seen = rendered.mask & visible
-            loss = FusionConfig.lambda_pixel * pixel_loss(rendered.image, image, seen) + moves.prior()
+            loss = FusionConfig.lambda_pixel * pixel_loss(rendered.image, image, seen) + moves.prior(*stage[1:])
             if landmarks is not None:
                 loss += ALIGNMENT * alignment_loss(rendered.landmarks, landmarks, image.shape[-1])
             if identity is not None:
@@ -182,9 +182,12 @@ class _Moves:
             parameters = parameters._replace(pose=self.free["pose"][0], position=self.free["position"][0])
         return Face(identity_map, expression_map, albedo_map, parameters)
 
-    def prior(self) -> torch.Tensor:
-        """What large moves cost, the mean of the photos."""
-        shape = sum(coeffs.square().sum(1).mean() for coeffs in self.free["coeffs"])
-        albedo = sum(grid.square().mean() for grid in self.free["albedo"])
-        light = (self.free["light"][0] - self.start.parameters.light)[:, 1:].square().sum(1).mean()
-        return SHAPE_PRIOR * shape + ALBEDO_PRIOR * albedo + LIGHT_PRIOR * light
+    def prior(self, shape: bool, albedo: bool) -> torch.Tensor:
+        """What large moves cost, mean of the photos; only of what moves, as Adam counts gradients of zero too."""
+        change = self.free["light"][0] - self.start.parameters.light
+        cost = LIGHT_PRIOR * change[:, 1:].square().sum(1).mean()
+        if shape:
+            cost += SHAPE_PRIOR * sum(coeffs.square().sum(1).mean() for coeffs in self.free["coeffs"])
+        if albedo:
+            cost += ALBEDO_PRIOR * sum(grid.square().mean() for grid in self.free["albedo"])
+        return cost
