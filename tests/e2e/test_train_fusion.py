@@ -311,15 +311,16 @@ def test_a_run_goes_on_from_the_same_start_only(model, shards, given, whole_run,
         train_fusion(shards, whole_run, nearer, model, "cpu", resume=True, **given)
 
 
-@pytest.mark.parametrize("off", TERMS)
-def test_a_loss_that_is_off_is_not_made(model, shards, given, off):
-    config = dataclasses.replace(CONFIG, **{f"lambda_{off}": 0.0})
-    task = task_of(model, shards, config, given)
-    losses = task.step(next(iter(task.batches(0, 1))), 0)
-    assert set(TERMS) & losses.keys() == set(TERMS) - {off}
-    assert float(losses["loss"]) == pytest.approx(
-        sum(getattr(config, f"lambda_{key}") * float(losses[key]) for key in set(TERMS) - {off}), rel=1e-5
-    )
+def test_a_loss_that_is_off_is_not_made(model, shards, given):
+    task = task_of(model, shards, CONFIG, given)
+    raw = next(iter(task.batches(0, 1)))
+    for off in TERMS:
+        task.config = config = dataclasses.replace(CONFIG, **{f"lambda_{off}": 0.0})
+        losses = task.step(raw, 0)
+        assert set(TERMS) & losses.keys() == set(TERMS) - {off}
+        assert float(losses["loss"]) == pytest.approx(
+            sum(getattr(config, f"lambda_{key}") * float(losses[key]) for key in set(TERMS) - {off}), rel=1e-5
+        )
 
 
 def test_networks_that_were_not_given(model, shards, given, tmp_path):
@@ -401,7 +402,7 @@ def test_statistics_are_of_the_points_of_the_maps(model, shards, given):
 
 def test_overfitting_two_photos(model, shards, given, tmp_path):
     config = dataclasses.replace(
-        CONFIG, batch_size=2, steps=40, log_every=20, validate_every=200, checkpoint_every=200, learning_rate=5e-4,
+        CONFIG, batch_size=2, steps=16, log_every=16, validate_every=200, checkpoint_every=200, learning_rate=1e-3,
         validation_fraction=0, augmentation=NO_AUGMENTATION, lambda_identity=0.0, lambda_alignment=0.0,
         camera_distance=math.inf,
     )
@@ -410,7 +411,7 @@ def test_overfitting_two_photos(model, shards, given, tmp_path):
     before = task.evaluate(task.training)
     run_training(task, tmp_path, config)
     after = task.evaluate(task.training)
-    assert after["photometric_mae"] < before["photometric_mae"] / 4, (before, after)
+    assert after["photometric_mae"] < before["photometric_mae"] / 2, (before, after)
 
 
 def test_sheet_shows_the_photo_the_face_in_it_and_what_it_is_drawn_from(model, shards, given, whole_run):
@@ -473,26 +474,21 @@ def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path)
         *(part for name, run in given.items() for part in (f"--{name}", str(run))), "--variants",
     ]
     figure = tmp_path / "figure.png"
-    for variants in ("full", "no-identity", "no-pixel"):  # the last stops for want of time, and is drawn all the same
-        late = ["--minutes", "1e-6"] if variants == "no-pixel" else []
+    for variants, late in (("full", []), ("no-pixel", ["--minutes", "1e-6"])):  # it is drawn though it had to stop
         done = CliRunner().invoke(
             benchmark.main, [*arguments, variants, *late, "--figure", str(figure)], catch_exceptions=False
         )
         assert done.exit_code == 0
     report = json.loads((tmp_path / "table.json").read_text())
-    assert {name: row["steps"] for name, row in report["results"].items()} == {
-        "full": 2, "no-identity": 2, "no-pixel": 1
-    }
+    assert {name: row["steps"] for name, row in report["results"].items()} == {"full": 2, "no-pixel": 1}
     for name, row in report["results"].items():
         task = task_of(model, shards, FusionConfig(seed=0, validation_fraction=0.3, camera_distance=math.inf), given)
         task.network.load_state_dict(load_dual_stream(tmp_path / "runs" / name, model=model).network.state_dict())
         assert row["photometric_mae"] == pytest.approx(task.validate()["photometric_mae"], rel=1e-4)
-    lines = done.output.strip().splitlines()[-5:]
-    assert [line.split(" | ")[0] for line in lines] == ["|---" * 14 + "|", *(
-        f"| {name}" for name in ("start", "full", "no-identity", "no-pixel")
-    )]
-    # photo, start and three variants; two held-out photos
-    assert np.asarray(Image.open(figure)).shape[1] == 5 * 230 + 6
+    lines = done.output.strip().splitlines()[-4:]
+    assert [line.split(" | ")[0] for line in lines] == ["|---" * 14 + "|", "| start", "| full", "| no-pixel"]
+    with Image.open(figure) as sheet:
+        assert sheet.width == 4 * 230 + 6  # photo, start and both variants
 
 
 def test_fig_17_draws_the_face_in_its_photo(model, shards, given):
@@ -509,11 +505,13 @@ def test_fig_17_draws_the_face_in_its_photo(model, shards, given):
             for left, top in places
         ]
         photo = dataset[index]["image"][None] / 255
-        mask = draw_face(start.renderer, start.network(photo)).mask[0, 0].numpy()
+        rendered = draw_face(start.renderer, start.network(photo))
+        mask, face = rendered.mask[0, 0].numpy(), rendered.image[0].permute(1, 2, 0).numpy().clip(0, 1) * 255
         inside, outside = binary_erosion(mask, iterations=3), ~binary_dilation(mask, iterations=3)
         picture = photo[0].permute(1, 2, 0).numpy() * 255
         assert all(np.abs(tile[outside] - picture[outside]).mean() < 6 for tile in tiles)
         assert np.abs(tiles[0][inside] - picture[inside]).mean() < 6
-        assert tiles[2][inside].max() < 3 and tiles[1][inside].mean() > 20
+        assert np.abs(tiles[1][inside] - face[inside]).mean() < 6 and face[inside].mean() > 20
+        assert tiles[2][inside].max() < 1
     with pytest.raises(ValueError, match="samples must be among the 8 there are, got 8"):
         fusion_figure(shards, trained, [8])
