@@ -36,7 +36,7 @@ ALBEDO_SIDES = (8, 4)
 """Texels of the chart a cell of the grids that the albedo's change is the sum of. No finer: vertices lie a texel apart,
 and one that none of them reads would keep its old colour."""
 
-ALBEDO_PRIOR = 3.0
+ALBEDO_PRIOR = 30.0
 """Weight of the mean square of the albedo's change, RGB in [0, 1]."""
 
 LIGHT_PRIOR = 0.3
