@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,11 @@ def given(model, shards, tmp_path_factory):
     common = {"width": 0.06, "batch_size": 4, "validation_fraction": 0}
     geometry = GeometryConfig(parameter_steps=0, stream_steps=20, learning_rate=2e-3, **common)
     texture = TextureConfig(steps=2, regions=4, omega_c=0.0, **common)
-    train_geometry(write_toy_asmd(folder / "asmd", model, 4, SIZE), folder / "geometry", geometry, model, "cpu")
     write_landmarks(folder / "landmarks", 0)
-    train_texture(shards, folder / "texture", texture, model, "cpu", landmarks=folder / "landmarks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.trainer.draw_curves", lambda run_dir: None)
+        train_geometry(write_toy_asmd(folder / "asmd", model, 4, SIZE), folder / "geometry", geometry, model, "cpu")
+        train_texture(shards, folder / "texture", texture, model, "cpu", landmarks=folder / "landmarks")
     write_identity(folder / "identity", 0)
     return {name: folder / name for name in ("geometry", "texture", "identity")}
 
@@ -109,12 +112,23 @@ def whole_run(model, shards, given, tmp_path_factory):
     return folder
 
 
+@cache
+def start_of(geometry, texture, distance):
+    return load_dual_stream(geometry, texture, toy_model(), "cpu", distance)
+
+
+@cache
+def identity_of(path):
+    return load_identity_network(path)
+
+
 def task_of(model, shards, config, given):
-    trained = load_dual_stream(given["geometry"], given["texture"], model, "cpu", config.camera_distance)
+    start = start_of(given["geometry"], given["texture"], config.camera_distance)
+    trained = start._replace(network=copy.deepcopy(start.network))
     needed = config.lambda_identity or config.lambda_alignment
     return FusionTask(
         FaceDataset(shards, FUSION), trained, config, torch.device("cpu"),
-        identity=load_identity_network(given["identity"]) if config.lambda_identity else None,
+        identity=identity_of(given["identity"]) if config.lambda_identity else None,
         aligner=trained.network.landmarks if needed else None,
     )
 
