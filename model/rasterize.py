@@ -147,6 +147,30 @@ def weights_at(points: torch.Tensor, covered: Covered) -> torch.Tensor:
     return (area / area.sum(0)).T.to(points.dtype)
 
 
+def front_side(points: torch.Tensor, triangles: torch.Tensor, triangle_ids: torch.Tensor) -> torch.Tensor:
+    """Return the triangle indices, -1 where a triangle shows its back: the inner side of an open mesh.
+
+    Parameters
+    ----------
+    points : torch.Tensor
+        (B, V, 3), or (B, V, 4) homogeneous.
+    triangles : torch.Tensor
+        (F, 3) integer vertex indices, counter-clockwise seen from the front (clockwise in pixels, where y is down).
+    triangle_ids : torch.Tensor
+        (B, H, W) triangle indices, -1 where there is none, as `nearest_triangles` gives for these points.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, H, W) int64.
+    """
+    place, corners, _ = covered_pixels(triangle_ids, triangles)
+    image, row, column = place
+    x, y, _, w = _corners(points, corners, image)
+    volume = (_minors(x - column * w, y - row * w) * w).sum(0)  # of the triangle and the camera; its area without w
+    return triangle_ids.index_put(place, triangle_ids[place].where(volume < 0, -1))
+
+
 def values_at(values: torch.Tensor, covered: Covered, weights: torch.Tensor) -> torch.Tensor:
     """Return (N, C) attributes at the covered pixels: (B, V, C) ones, or (V, C), mixed by (N, 3) `weights`."""
     corners = covered.corners

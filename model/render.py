@@ -23,7 +23,7 @@ from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, project_homogeneous, rotation_matrix
 from model.geometry import full_precision
-from model.rasterize import covered_pixels, nearest_triangles, to_images, values_at, weights_at
+from model.rasterize import covered_pixels, front_side, nearest_triangles, to_images, values_at, weights_at
 
 
 class Rendered(NamedTuple):
@@ -34,7 +34,8 @@ class Rendered(NamedTuple):
     image : torch.Tensor
         (B, 3, H, W) ``albedo * shading``, about [0, 1], not clipped.
     mask : torch.Tensor
-        (B, 1, H, W) bool: where the face is. The mouth's opening is none of it.
+        (B, 1, H, W) bool: where the face shows its outer side. The mouth's opening is none of it, nor is the inner
+        side, which hides what is behind it as the rest of the head would.
     albedo : torch.Tensor
         (B, 3, H, W).
     normals : torch.Tensor
@@ -160,6 +161,7 @@ class FaceRenderer(nn.Module):
         with full_precision(vertices):
             points = project_homogeneous(vertices, pose, position, self.camera_distance)
             triangle_ids = nearest_triangles(points.detach(), self.triangles, size, size)
+            triangle_ids = front_side(points.detach(), self.triangles, triangle_ids)
             covered = covered_pixels(triangle_ids, self.triangles)
             turned_normals = vertex_normals(vertices, self.triangles) @ rotation_matrix(pose).mT
             depth = points[..., 2:3] / position[:, None, 2:3]

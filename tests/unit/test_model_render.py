@@ -59,6 +59,9 @@ def drawn_in_numpy(model, vertices, albedo, light, pose, position, size, distanc
     weights = linear / points[corners, 3]
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     turned = vertices @ rotation_matrix(pose).T
+    a, b, c = turned[model.triangles].swapaxes(0, 1)
+    to_camera = [0, 0, 1] if np.isinf(distance) else [0, 0, distance] - a
+    ids = np.where((np.cross(b - a, c - a) * to_camera).sum(1)[ids] > 0, ids, -1)
     colour, normals, depth = (
         np.einsum("hwk,hwkc->hwc", weights, values[corners])
         for values in (albedo, bfm.render.vertex_normals(turned, model.triangles), turned[:, 2:])
