@@ -27,8 +27,8 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
         *options,
         click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
                      help="Side of the crop, and of maps, in pixels."),
-        click.option("--count", type=click.IntRange(min=1), help="Take this many photos, drawn by the seed (the "
-                                                                 "paper's ASMD: 60000).  [default: all]"),
+        click.option("--count", type=click.IntRange(min=1),
+                     help="Take this many photos, drawn by the seed.  [default: all]"),
         click.option("--shard-size", type=click.IntRange(min=1), default=shard_size, show_default=True,
                      help="Photos a shard."),
         click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."),
@@ -103,7 +103,7 @@ def build():
 def asmd(root: Path, out_dir: Path, face_model: str, **options):
     """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into attribute map shards in OUT.
 
-    A run that was stopped continues when started again.
+    The paper's ASMD are 60000 photos of 300W-LP (--count). A run that was stopped continues when started again.
 
     \b
     Example: dualface build asmd 300W_LP shards --face-model bfm.h5 --jobs 8
@@ -164,7 +164,7 @@ def faces(root: Path, out_dir: Path, **options):
     \b
     Example: dualface build faces celeba faces --jobs 8
     """
-    from asmgen.photos import build_faces
+    from asmgen.face_crops import build_faces
 
     with one_sentence():
         summary = build_faces(root, out_dir, **options)

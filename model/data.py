@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asmgen import asmd, photos
+from asmgen import asmd, face_crops
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
@@ -31,7 +31,7 @@ MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs
 
 _ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
 _VERSIONS = {
-    asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION, photos.KIND: photos.SCHEMA_VERSION,
+    asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION, face_crops.KIND: face_crops.SCHEMA_VERSION,
 }
 
 MAX_CHART_SHIFT = 0.02
@@ -75,7 +75,7 @@ TEXTURE = Wanted(
 LANDMARKS = Wanted((asmd.KIND, ftd.KIND), ("image", "landmarks"))
 """Photos and their 68 landmarks."""
 
-FUSION = Wanted((photos.KIND, asmd.KIND, ftd.KIND), ("image",))
+FUSION = Wanted((face_crops.KIND, asmd.KIND, ftd.KIND), ("image",))
 """Photos alone."""
 
 TRUTH = {

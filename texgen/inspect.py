@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from asmgen import asmd, photos
+from asmgen import asmd, face_crops
 from asmgen.asmd import decode_image, named_model
 from asmgen.inspect import given_model, inspect_sheet, statistics_table
-from asmgen.inspect_photos import faces_sheet, faces_statistics
+from asmgen.inspect_face_crops import faces_sheet, faces_statistics
 from asmgen.shards import ShardSet
 from asmgen.sheets import STRIP, TILE, as_picture, draw_sheet, picture_strip, sample_caption, text_strip
 from asmgen.tables import as_text, distribution_lines, face_columns, overview_lines, size_lines
@@ -171,7 +171,7 @@ def ftd_statistics(shards: str | Path | Sequence) -> str:
 
 def inspector(shards: str | Path | Sequence) -> tuple[Callable[..., str], Callable[..., Image.Image]]:
     """Return what tells and what draws shards of their kind: `statistics_table` and `inspect_sheet`, those of
-    `asmgen.inspect_photos`, or those here.
+    `asmgen.inspect_face_crops`, or those here.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def inspector(shards: str | Path | Sequence) -> tuple[Callable[..., str], Callab
     """
     kinds = {
         asmd.KIND: (statistics_table, inspect_sheet), ftd.KIND: (ftd_statistics, ftd_sheet),
-        photos.KIND: (faces_statistics, faces_sheet),
+        face_crops.KIND: (faces_statistics, faces_sheet),
     }
     found = ShardSet(shards)
     kind = found.attributes.get("kind")

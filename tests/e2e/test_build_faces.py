@@ -18,8 +18,8 @@ from asmgen import locate
 from asmgen.asmd import decode_image, encode_image
 from asmgen.crop import crop_image, square_transform
 from asmgen.five_points import five_point_square, five_points
-from asmgen.inspect_photos import faces_sheet, faces_statistics
-from asmgen.photos import CELEBA_LISTS, KIND, SCHEMA_VERSION, build_faces
+from asmgen.face_crops import CELEBA_LISTS, KIND, SCHEMA_VERSION, build_faces
+from asmgen.inspect_face_crops import faces_sheet, faces_statistics
 from asmgen.shards import ShardSet, verify_shards
 from asmgen.sheets import GAP, THUMBNAIL, rejected_sheet
 from bfm.open_face import open_face_model

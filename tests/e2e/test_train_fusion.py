@@ -19,7 +19,7 @@ from toy_asmd import write_toy_asmd
 from toy_ftd import write_toy_ftd
 from training_runs import PowerCut, cut_at, same_tensors, without_times
 
-from asmgen import photos
+from asmgen import face_crops
 from asmgen.shards import ShardSet, write_shard
 from cli.main import main
 from model.batches import prepare_photos
@@ -63,7 +63,7 @@ def write_photos(folder, shards):
         {"image": sample["image"], "source": sample["source"], "crop_transform": np.eye(2, 3, dtype=np.float32)}
         for sample in (source[index] for index in range(len(source)))
     )
-    attributes = {"kind": photos.KIND, "schema_version": photos.SCHEMA_VERSION, "size": SIZE}
+    attributes = {"kind": face_crops.KIND, "schema_version": face_crops.SCHEMA_VERSION, "size": SIZE}
     folder.mkdir()
     write_shard(folder / "shard-00000-of-00001.h5", samples, attributes, {})
     return folder

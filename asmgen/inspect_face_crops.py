@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from asmgen.asmd import decode_image
-from asmgen.photos import open_faces
+from asmgen.face_crops import open_faces
 from asmgen.sheets import THUMBNAIL, chosen_samples, contact_sheet
 from asmgen.tables import as_text, distribution_lines, overview_lines, size_lines
 
