@@ -218,6 +218,8 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 @click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
 @click.option("--camera-distance", type=click.FloatRange(min=0, min_open=True), default=1000.0, show_default=True,
               help="Of the camera from the face model's origin, millimetres; inf is 300W-LP's orthographic camera.")
+@click.option("--warm-up-steps", type=click.IntRange(min=0), default=500, show_default=True,
+              help="Steps over which the learning rate rises to its value.")
 @click.option("--steps", type=click.IntRange(min=1), default=20_000, show_default=True, help="Steps of the run.")
 @click.option("--pixel/--no-pixel", default=True, show_default=True, help="Loss of eq. 20.")
 @click.option("--identity-loss/--no-identity", default=True, show_default=True, help="Loss of eq. 21.")

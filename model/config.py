@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 
@@ -96,7 +97,7 @@ class RunConfig(ABC):
         Parameters
         ----------
         saved : dict
-            Plain values.
+            Plain values; None, as JSON files have it, is infinity.
 
         Returns
         -------
@@ -113,7 +114,8 @@ class RunConfig(ABC):
             raise ValueError(
                 f"the config must have the fields of this version; it differs in {sorted(known ^ saved.keys())}"
             )
-        return cls(**{**saved, "augmentation": Augmentation(**saved["augmentation"])})
+        values = {key: math.inf if value is None else value for key, value in saved.items()}
+        return cls(**{**values, "augmentation": Augmentation(**saved["augmentation"])})
 
     def difference(self, saved: dict) -> str | None:
         """Say how a saved config differs in a field that may not change, or return None."""
@@ -283,6 +285,9 @@ class FusionConfig(RunConfig):
         Of the whole run. May grow when a run is resumed.
     camera_distance : float
         Of the camera from the face model's origin, mm; infinity is 300W-LP's scaled orthographic projection.
+    warm_up_steps : int
+        Over which the learning rate rises to its value. Adam's first steps are as long as its later ones in every
+        direction, however uncertain: without a rise the pixel loss doubles in the first three steps.
     lambda_pixel, lambda_identity, lambda_alignment : float
         Weights of Eq. (23); 0 turns a loss off, and what only it needs is not made.
     lambda_keep, lambda_symmetry, lambda_smoothness : float
@@ -293,6 +298,7 @@ class FusionConfig(RunConfig):
 
     steps: int = 20_000
     learning_rate: float = 5e-5
+    warm_up_steps: int = 500
     camera_distance: float = 1000.0
     lambda_pixel: float = 0.1
     lambda_identity: float = 2.0
@@ -308,3 +314,7 @@ class FusionConfig(RunConfig):
             raise ValueError(
                 "lambda_pixel, lambda_identity or lambda_alignment must be above 0; there is no loss to train on"
             )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate in a step, from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warm_up_steps))

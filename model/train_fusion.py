@@ -235,6 +235,8 @@ class FusionTask(Task):
         image = prepare_photos(raw, self.device, config.augmentation, step_generator(config.seed, step))
         losses = self.losses(image.contiguous(memory_format=self.memory_format))
         for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate_at(step)
             optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         for optimiser in self.optimisers.values():

@@ -41,7 +41,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fusion_table.py"
 SIZE = 64  # the landmark networks halve a quarter of it four times
 CONFIG = FusionConfig(
     seed=3, batch_size=3, steps=6, log_every=1, validate_every=3, checkpoint_every=2, validation_fraction=0.3,
-    learning_rate=1e-3, camera_distance=900.0, lambda_symmetry=0.05, lambda_smoothness=0.01,
+    learning_rate=1e-3, warm_up_steps=4, camera_distance=900.0, lambda_symmetry=0.05, lambda_smoothness=0.01,
 )
 TERMS = ("pixel", "identity", "alignment", "symmetry", "smoothness", "keep")
 
@@ -245,6 +245,19 @@ def test_truth_of_another_face_model_is_not_compared_with(model, given, tmp_path
     assert task.validate().keys() == {"photometric_mae"} and task.note.endswith(f"in {other}")
 
 
+def test_the_learning_rate_rises(model, shards, given):
+    assert [CONFIG.learning_rate_at(step) for step in range(6)] == pytest.approx(
+        [0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3], rel=1e-12
+    )
+    assert dataclasses.replace(CONFIG, warm_up_steps=0).learning_rate_at(0) == 1e-3
+    task = task_of(model, shards, CONFIG, given)
+    (raw,) = task.batches(0, 1)
+    for step in (1, 5):
+        task.step(raw, step)
+        for optimiser in task.optimisers.values():
+            assert [group["lr"] for group in optimiser.param_groups] == [CONFIG.learning_rate_at(step)]
+
+
 def test_the_streams_are_trained_and_nothing_else(model, shards, given):
     task = task_of(model, shards, CONFIG, given)
     others = {"start": task.start, "identity": task.identity, "aligner": task.aligner}
@@ -416,7 +429,7 @@ def test_statistics_are_of_the_points_of_the_maps(model, shards, given):
 
 def test_overfitting_two_photos(model, shards, given, tmp_path):
     config = dataclasses.replace(
-        CONFIG, batch_size=2, steps=16, log_every=16, validate_every=200, checkpoint_every=200, learning_rate=1e-3,
+        CONFIG, batch_size=2, steps=16, warm_up_steps=0, log_every=16, validate_every=200, checkpoint_every=200,
         validation_fraction=0, augmentation=NO_AUGMENTATION, lambda_identity=0.0, lambda_alignment=0.0,
         camera_distance=math.inf,
     )
