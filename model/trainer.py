@@ -206,7 +206,7 @@ def _start(task: Task, run_dir: Path, config: RunConfig) -> int:
 
 def _describe(task: Task, run_dir: Path, config: RunConfig):
     described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
-    (run_dir / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (run_dir / "config.json").write_text(json_text(described), encoding="utf-8")
 
 
 def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
@@ -252,6 +252,18 @@ def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dic
                 f"samples with `dualface verify`; the checkpoint in {run_dir}, if there is one, is from before that"
             )
     return losses
+
+
+def json_text(described: dict) -> str:
+    """Return JSON that every reader takes: infinity, for which JSON has no number, is null (`RunConfig.from_dict`)."""
+    def strict(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: strict(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [strict(part) for part in value]
+        return None if value == math.inf else value
+
+    return json.dumps(strict(described), indent=2, allow_nan=False) + "\n"
 
 
 def read_log(run_dir: Path) -> list[dict]:

@@ -1,8 +1,12 @@
+import json
+import math
+
 import pytest
 import torch
 
 from model.checkpoint import load_checkpoint, restore, save_checkpoint
-from model.config import Augmentation, GeometryConfig
+from model.config import Augmentation, FusionConfig, GeometryConfig
+from model.trainer import json_text
 
 
 def trained(seed):
@@ -80,6 +84,16 @@ def test_config_survives_plain_values():
     assert GeometryConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match=r"differs in \['width'\]"):
         GeometryConfig.from_dict({key: value for key, value in config.to_dict().items() if key != "width"})
+
+
+def test_config_survives_json_that_every_reader_takes():
+    config = FusionConfig(camera_distance=math.inf)
+    text = json_text({"config": config.to_dict(), "sizes": (1, math.inf)})
+    read = json.loads(text, parse_constant=pytest.fail)  # Infinity is not JSON
+    assert FusionConfig.from_dict(read["config"]) == config
+    assert read["config"]["camera_distance"] is None and read["sizes"] == [1, None]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_text({"loss": math.nan})
 
 
 def test_what_may_change_on_resume():
