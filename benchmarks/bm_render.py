@@ -10,7 +10,6 @@ operation: about the traffic to memory, less what caches keep. ``peak`` is the m
 
 import datetime
 import gc
-import json
 import platform
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from bfm.open_face import open_face_model
 from bfm.pose import project, project_homogeneous
 from model.rasterize import nearest_triangles
 from model.render import FaceRenderer
+from model.trainer import json_text
 
 WARM_UP = 3
 
@@ -153,7 +153,7 @@ def main(size, batch_sizes, camera_distance, steps, device, output):
         "results": results,
     }
     if output:
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        output.write_text(json_text(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

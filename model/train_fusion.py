@@ -251,7 +251,7 @@ class FusionTask(Task):
             heatmaps = self.aligner(image)[-1] if self.aligner else None
         with self.autocast():
             face = self.network(image, heatmaps if self.aligner is self.network.landmarks else None)
-        rendered = draw_face(self.renderer, face)
+        rendered = self.draw(face)
         visible = self.visible(rendered, image)
         terms = {}
         if config.lambda_pixel:
@@ -309,6 +309,15 @@ class FusionTask(Task):
                     "start; lower the learning rate, or raise lambda_keep, and start again"
                 )
 
+    def draw(self, face: Face) -> Rendered:
+        """Return I_R; faces that cannot be drawn, as the network has diverged, end the run."""
+        try:
+            return draw_face(self.renderer, face)
+        except ValueError as error:
+            raise FloatingPointError(
+                "the network's faces are not finite any more; lower the learning rate, and start again"
+            ) from error
+
     def visible(self, rendered: Rendered, image: torch.Tensor) -> torch.Tensor:
         """Return M, (B, 1, S, S) bool: what is drawn and, by the parsing network if there is one, not hidden."""
         if self.parsing is None:
@@ -336,7 +345,7 @@ class FusionTask(Task):
         """
         network, image = self.network.eval(), prepare_photos(raw, self.device)
         face = network(image.contiguous(memory_format=self.memory_format))
-        rendered = draw_face(self.renderer, face)
+        rendered = self.draw(face)
         errors = {"photometric_mae": photometric_error(rendered.image, image, self.visible(rendered, image))}
         if "id_coeffs" in raw:
             errors |= geometry_errors(
@@ -361,7 +370,7 @@ class FusionTask(Task):
             torch.utils.data.default_collate([self.dataset[index] for index in chosen]), self.device
         )
         face = self.network.eval()(image.contiguous(memory_format=self.memory_format))
-        rendered = draw_face(self.renderer, face)
+        rendered = self.draw(face)
         normals = rendered.normals.movedim(1, -1)  # (B, S, S, 3)
         shading = GREY * (sh_basis(normals) @ face.parameters.light[:, None, :, None]).movedim(-1, 1)
         clay = torch.tensor(clay_colours(normals.cpu().numpy())).movedim(-1, 1).to(image)

@@ -485,36 +485,41 @@ def test_from_the_command_line(shards, tmp_path, model, given):
     config = FusionConfig.from_dict(load_checkpoint(tmp_path / "run", "fusion")["config"])
     assert (config.lambda_pixel, config.lambda_identity, config.lambda_alignment) == (0.1, 0, 0)
     assert (config.learning_rate, config.steps, config.camera_distance) == (5e-5, 2, math.inf)
+    described = json.loads((tmp_path / "run" / "config.json").read_text(), parse_constant=pytest.fail)
+    assert described["metadata"]["camera_distance"] is None and FusionConfig.from_dict(described["config"]) == config
 
 
-def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path):
+def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path, monkeypatch):
     from bfm.model_file import save_model
 
     spec = importlib.util.spec_from_file_location("fusion_table", BENCHMARK)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     save_model(model, tmp_path / "toy.h5")
+    monkeypatch.setitem(benchmark.VARIANTS, "no-keep", {"learning_rate": 1e6})  # it collapses, and the rest goes on
     arguments = [
-        str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--steps", "2",
+        str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--steps", "3",
         "--batch-size", "2", "--log-every", "1", "--validation-fraction", "0.3", "--device", "cpu",
-        "-o", str(tmp_path / "table.json"),
+        "-o", str(tmp_path / "table.json"), "--figure", str(tmp_path / "figure.png"),
         *(part for name, run in given.items() for part in (f"--{name}", str(run))), "--variants",
     ]
-    figure = tmp_path / "figure.png"
-    for variants, late in (("full", []), ("no-pixel", ["--minutes", "1e-6"])):  # it is drawn though it had to stop
-        done = CliRunner().invoke(
-            benchmark.main, [*arguments, variants, *late, "--figure", str(figure)], catch_exceptions=False
-        )
+    for variants in (["full"], ["no-keep,no-pixel", "--minutes", "1e-6"]):  # no-pixel is drawn though it had to stop
+        done = CliRunner().invoke(benchmark.main, [*arguments, *variants], catch_exceptions=False)
         assert done.exit_code == 0
-    report = json.loads((tmp_path / "table.json").read_text())
-    assert {name: row["steps"] for name, row in report["results"].items()} == {"full": 2, "no-pixel": 1}
+    report = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
+    collapsed = report["results"].pop("no-keep")
+    assert collapsed == {"steps": 1, "collapsed": "the network's faces are not finite any more; lower the learning "
+                                                  "rate, and start again"}
+    assert {name: row["steps"] for name, row in report["results"].items()} == {"full": 3, "no-pixel": 2}
     for name, row in report["results"].items():
         task = task_of(model, shards, FusionConfig(seed=0, validation_fraction=0.3, camera_distance=math.inf), given)
         task.network.load_state_dict(load_dual_stream(tmp_path / "runs" / name, model=model).network.state_dict())
         assert row["photometric_mae"] == pytest.approx(task.validate()["photometric_mae"], rel=1e-4)
-    lines = done.output.strip().splitlines()[-4:]
-    assert [line.split(" | ")[0] for line in lines] == ["|---" * 14 + "|", "| start", "| full", "| no-pixel"]
-    with Image.open(figure) as sheet:
+    lines = done.output.strip().splitlines()[-5:]
+    names = ["|---" * 14 + "|", "| start", "| full", "| no-pixel", "| no-keep"]
+    assert [line.split(" | ")[0] for line in lines] == names and [line.count("|") for line in lines] == [15] * 5
+    assert lines[-1].split(" | ")[1] == "collapsed at step 1"
+    with Image.open(tmp_path / "figure.png") as sheet:
         assert sheet.width == 4 * 230 + 6  # photo, start and both variants
 
 
