@@ -205,12 +205,12 @@ def main(shards, runs, geometry, texture, identity, landmarks, parsing, face_mod
         del task
     ordered = {name: results[name] for name in VARIANTS if name in results}
     click.echo(markdown(before, ordered))
-    if figure:
-        trained = {
-            name: load_dual_stream(runs / name, model=load_model(face_model), device=str(device))
-            for name, row in ordered.items() if "collapsed" not in row
-        }
-        fusion_figure(shards, {"start": start, **trained}, held_out[::-(-len(held_out) // DRAWN)]).save(figure)
+    drawn = [name for name, row in ordered.items() if "collapsed" not in row]
+    if figure and drawn:
+        fusion_figure(
+            shards, [runs / name for name in drawn], held_out[::-(-len(held_out) // DRAWN)], load_model(face_model),
+            str(device), geometry=geometry, texture=texture, labels=drawn,
+        ).save(figure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`dualface figure`: the paper's figures about the texture stream, from trained runs."""
+"""`dualface figure`: the paper's figures about the texture stream and the fusion, from trained runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from cli.errors import one_sentence
 
 @click.group()
 def figure():
-    """Draw what trained texture streams do, after the paper's Fig. 13 to 16."""
+    """Draw what trained texture streams and fusion runs do, after the paper's Fig. 13 to 17."""
 
 
 def figure_options(*others: Callable) -> Callable:
@@ -23,8 +23,6 @@ def figure_options(*others: Callable) -> Callable:
                      help="Picture to write."),
         click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
                      help="Sample to draw; repeat for more.  [default: 4, evenly spread, held out if RUN held any]"),
-        click.option("--geometry", metavar="RUN", type=click.Path(exists=True, path_type=Path),
-                     help="Geometry run that a --predicted-albedo run was trained with; needed for such runs only."),
         click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on."),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
     )
@@ -42,6 +40,9 @@ one_run = click.option("--checkpoint", metavar="RUN", required=True, type=click.
 several_runs = click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
                             type=click.Path(exists=True, path_type=Path),
                             help="Run of `train texture`, or its checkpoint; repeat for more columns.")
+geometry_option = click.option("--geometry", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+                               help="Geometry run that a --predicted-albedo run was trained with; needed for such "
+                                    "runs only.")
 regions_option = click.option("--region", "regions", type=click.IntRange(min=0), multiple=True,
                               help="Region to draw, from 0; repeat for more.  [default: 1, 4, 7, 9, 11, 15]")
 labels_option = click.option("--label", "labels", multiple=True,
@@ -49,7 +50,7 @@ labels_option = click.option("--label", "labels", multiple=True,
 
 
 @figure.command()
-@figure_options(one_run, regions_option)
+@figure_options(one_run, geometry_option, regions_option)
 def regions(output: Path, **chosen):
     """Draw the semantic regions that photo and linear albedo share, and where they correspond (Fig. 14).
 
@@ -62,7 +63,7 @@ def regions(output: Path, **chosen):
 
 
 @figure.command()
-@figure_options(one_run, regions_option)
+@figure_options(one_run, geometry_option, regions_option)
 def statistics(output: Path, **chosen):
     """Draw the statistics of the photo's features in some regions (Fig. 15).
 
@@ -75,7 +76,7 @@ def statistics(output: Path, **chosen):
 
 
 @figure.command()
-@figure_options(several_runs, labels_option)
+@figure_options(several_runs, geometry_option, labels_option)
 def stylisation(output: Path, **chosen):
     """Draw the albedo maps of several streams side by side, each with its error (Fig. 16).
 
@@ -88,7 +89,7 @@ def stylisation(output: Path, **chosen):
 
 
 @figure.command()
-@figure_options(several_runs, labels_option)
+@figure_options(several_runs, geometry_option, labels_option)
 def skips(output: Path, **chosen):
     """Draw streams with and without skip connections, close-ups of nose and mouth below (Fig. 13).
 
@@ -98,6 +99,29 @@ def skips(output: Path, **chosen):
     from model.figures import comparison_figure
 
     _draw(comparison_figure, output, **chosen, close_ups=True)
+
+
+@figure.command()
+@figure_options(
+    click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
+                 type=click.Path(exists=True, path_type=Path),
+                 help="Run of `train fusion`, or its checkpoint; repeat for more columns."),
+    click.option("--geometry", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+                 help="Geometry run that they started from, to draw the start first; takes --texture, too."),
+    click.option("--texture", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+                 help="Texture run that they started from."),
+    click.option("--label", "labels", multiple=True,
+                 help="Heading of a checkpoint's column; once each, in order.  [default: the losses left out]"),
+)
+def fusion(output: Path, **chosen):
+    """Draw the faces of fusion runs over their photos side by side, each with its photometric error (Fig. 17).
+
+    \b
+    Example: dualface figure fusion faces --checkpoint full --checkpoint no_identity -o fusion.png
+    """
+    from model.figures import fusion_figure
+
+    _draw(fusion_figure, output, **chosen)
 
 
 def _draw(function: Callable, output: Path, samples: tuple[int, ...], face_model: str, **chosen):

@@ -124,7 +124,7 @@ class TrainedFaces(NamedTuple):
         Its map space, numpy.
     metadata : dict
         ``kind`` (``geometry``, ``geometry+texture`` or ``fusion``), ``camera_distance`` (mm), ``size``, face model,
-        chart, and what else building the network takes.
+        chart, the configs of its trainings, and what else building the network takes.
     has_texture : bool
         False where the albedo map is the grey mean: no texture stream, and a face model without albedo.
     """
@@ -173,6 +173,7 @@ def load_dual_stream(
     if state["kind"] == "fusion":
         if texture is not None:
             raise ValueError(f"{checkpoint} is a fusion run, which holds a texture stream; leave out the texture run")
+        metadata["fusion_config"] = state["config"]
         networks = {"geometry": geometry_stream(GeometryConfig.from_dict(metadata["geometry_config"]), metadata)}
         networks |= texture_networks(TextureConfig.from_dict(metadata["texture_config"]), metadata)
         load_weights(state, networks)

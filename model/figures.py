@@ -23,9 +23,9 @@ from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import TextureBatch, TexturePreparer
 from model.checkpoint import weights_sha256
-from model.config import TextureConfig
+from model.config import FusionConfig, RunConfig, TextureConfig
 from model.data import FUSION, TEXTURE, FaceDataset, face_in_chart, split_identities
-from model.dual_stream import TrainedFaces, draw_face
+from model.dual_stream import TrainedFaces, draw_face, load_dual_stream
 from model.fusion_losses import compose, photometric_error
 from model.geometry import GeometryStream
 from model.metrics import texture_errors
@@ -131,7 +131,7 @@ def stylise_samples(
                 )
     stream = _geometry_of(runs, checkpoints, geometry, dataset.attributes)
     face, chart = face_in_chart(dataset.attributes, face_model or load_model("open"), dataset.chart_uv)
-    samples = _default_samples(dataset, runs[0]) if samples is None else samples
+    samples = _default_samples(dataset, runs[0].config, runs[0].metadata) if samples is None else samples
     raw = torch.utils.data.default_collate([dataset[index] for index in _checked(samples, dataset)])
     preparer = TexturePreparer(face, chart, dataset.attributes, device)
     batch = preparer(raw)
@@ -179,14 +179,9 @@ def comparison_figure(
     -------
     Image.Image
         Columns: photo, linear albedo that the checkpoints were trained on (3DMM), each checkpoint, albedo in the photo.
-
-    Raises
-    ------
-    ValueError
-        If there is not one label a checkpoint.
+        ValueError is raised from within if there is not one label a checkpoint.
     """
-    if labels and len(labels) != len(checkpoints):
-        raise ValueError(f"labels must be one for each of the {len(checkpoints)} checkpoints, got {len(labels)}")
+    _check_labels(labels, checkpoints)
     scene = stylise_samples(shards, checkpoints, samples, face_model, device, geometry)
     batch = scene.batch
     errors = [texture_errors(made.albedo_map, batch) for made in scene.stylised]
@@ -318,9 +313,11 @@ def statistics_figure(
 
 @torch.no_grad()
 def fusion_figure(
-    shards: str | Path | Sequence, networks: dict[str, TrainedFaces], samples: Sequence[int] | None = None
+    shards: str | Path | Sequence, checkpoints: Sequence[Path], samples: Sequence[int] | None = None,
+    face_model: MorphableModel | None = None, device: str | None = None, *, geometry: Path | None = None,
+    texture: Path | None = None, labels: Sequence[str] = (),
 ) -> Image.Image:
-    """Draw what several networks reconstruct of the same photos, after Fig. 17.
+    """Draw what several fusion runs reconstruct of the same photos, after Fig. 17.
 
     Below each picture is its `photometric_error`, RGB in [0, 1], as in the log of `train_fusion` without face parsing.
 
@@ -328,28 +325,77 @@ def fusion_figure(
     ----------
     shards : str | Path | Sequence
         Of any kind: folder of shards, one shard, or several.
-    networks : dict[str, TrainedFaces]
-        One a column, by its heading.
+    checkpoints : Sequence[Path]
+        Runs of `train_fusion`, one a column.
     samples : Sequence[int] | None
-        One a row; None is four, evenly spread.
+        One a row; None is four, evenly spread over those held out when the first run was trained on these shards, or
+        over all if it was not.
+    face_model : MorphableModel | None
+        The model of the runs; None is the open model.
+    device : str | None
+        As `torch_device` takes it.
+    geometry : Path | None
+        Geometry run that the checkpoints started from, whose faces come first.
+    texture : Path | None
+        Texture run that they started from; goes with `geometry`.
+    labels : Sequence[str]
+        Of the checkpoints; empty describes them by the losses they were trained without.
 
     Returns
     -------
     Image.Image
-        Columns: photo, and I_R over it of each network. ValueError is raised from within if there is no such sample.
+        Columns: photo, and I_R over it, of the start if it is given and of each checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If a checkpoint is of another size than the shards or no fusion run, there is not one label a checkpoint, only
+        one of `geometry` and `texture`, or no such sample.
     """
+    _check_labels(labels, checkpoints)
+    if (geometry is None) != (texture is None):
+        raise ValueError("geometry and texture must be given together, or neither; fusion starts from one run of each")
+    face_model = face_model or load_model("open")
     dataset = FaceDataset(shards, FUSION)
-    samples = _spread(np.arange(len(dataset))) if samples is None else samples
+    runs = [_load_fusion(path, face_model, device, dataset) for path in checkpoints]
+    configs = [FusionConfig.from_dict(run.metadata["fusion_config"]) for run in runs]
+    labels = labels or _distinct([describe_losses(config) for config in configs], checkpoints)
+    samples = _default_samples(dataset, configs[0], runs[0].metadata) if samples is None else samples
     photo = torch.stack([dataset[index]["image"] for index in _checked(samples, dataset)]) / 255
+    if geometry is not None:
+        distance = runs[0].metadata["camera_distance"]
+        runs.insert(0, load_dual_stream(geometry, texture, face_model, device, distance))
+        labels = ["start", *labels]
     sources = dataset.sources
     rows = [[Cell(_picture(image), (f"{index}: {sources[index]}",))] for index, image in zip(samples, photo)]
-    for trained in networks.values():
-        image = photo.to(trained.renderer.centre.device)
-        rendered = draw_face(trained.renderer, trained.network(image))
+    for run in runs:
+        image = photo.to(run.renderer.centre.device)
+        rendered = draw_face(run.renderer, run.network(image))
         errors = photometric_error(rendered.image, image, rendered.mask)
         for row, picture, error in zip(rows, compose(rendered.image, image, rendered.mask).cpu(), errors):
             row.append(Cell(_picture(picture), (f"error {error:.4f}",)))
-    return _sheet(["photo", *networks], rows)
+    return _sheet(["photo", *labels], rows)
+
+
+def _load_fusion(
+    checkpoint: Path, face_model: MorphableModel, device: str | None, dataset: FaceDataset
+) -> TrainedFaces:
+    """A fusion run that takes the crops of a dataset."""
+    run, size = load_dual_stream(checkpoint, model=face_model, device=device), int(dataset.attributes["size"])
+    if run.metadata["kind"] != "fusion":
+        raise ValueError(f"{checkpoint} must be a run of `dualface train fusion`, got one of kind 'geometry'")
+    if run.metadata["size"] != size:
+        raise ValueError(
+            f"{checkpoint} must have been trained on crops of {size} pixels, as those to draw, got "
+            f"{run.metadata['size']}; draw it from shards built with --size {run.metadata['size']}"
+        )
+    return run
+
+
+def describe_losses(config: FusionConfig) -> str:
+    """Return a few words on which losses of Eq. (23) a fusion run was trained without."""
+    weights = {"pixel": config.lambda_pixel, "identity": config.lambda_identity, "alignment": config.lambda_alignment}
+    return ", ".join(f"no {name} loss" for name, weight in weights.items() if not weight) or "all losses"
 
 
 def describe(config: TextureConfig) -> str:
@@ -360,6 +406,11 @@ def describe(config: TextureConfig) -> str:
         "reconstruction loss": config.omega_r, "contextual loss": config.omega_c, "adversarial loss": config.omega_a,
     }
     return ", ".join([kind, *(f"no {part}" for part, there in parts.items() if not there)])
+
+
+def _check_labels(labels: Sequence[str], checkpoints: Sequence[Path]):
+    if labels and len(labels) != len(checkpoints):
+        raise ValueError(f"labels must be one for each of the {len(checkpoints)} checkpoints, got {len(labels)}")
 
 
 def _distinct(labels: list[str], checkpoints: Sequence[Path]) -> list[str]:
@@ -402,15 +453,11 @@ def _origin(sha256: str) -> str:
     return f"that of geometry weights {sha256[:12]}..." if sha256 else "the annotated one"
 
 
-def _default_samples(dataset: FaceDataset, run: TrainedTexture) -> Sequence[int]:
-    held_out = np.arange(len(dataset))
-    if run.config.validation_fraction and run.metadata["samples_sha256"] == dataset.samples_sha256:
-        held_out = split_identities(dataset.sources, run.config.validation_fraction, run.config.seed)[1]
-    return _spread(held_out)
-
-
-def _spread(indices: np.ndarray) -> np.ndarray:
-    """At most `SAMPLE_COUNT` of some samples, evenly spread."""
+def _default_samples(dataset: FaceDataset, config: RunConfig, metadata: dict) -> np.ndarray:
+    """At most `SAMPLE_COUNT` samples, evenly spread, of those that a run held out of these, or of all."""
+    indices = np.arange(len(dataset))
+    if config.validation_fraction and metadata["samples_sha256"] == dataset.samples_sha256:
+        indices = split_identities(dataset.sources, config.validation_fraction, config.seed)[1]
     return indices[np.unique(np.linspace(0, len(indices) - 1, SAMPLE_COUNT).round().astype(int))]
 
 

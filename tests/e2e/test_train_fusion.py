@@ -523,14 +523,29 @@ def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path,
         assert sheet.width == 4 * 230 + 6  # photo, start and both variants
 
 
-def test_fig_17_draws_the_face_in_its_photo(model, shards, given):
-    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu")
-    trained = {"one": start, "the other": start._replace(network=copy.deepcopy(start.network))}
-    with torch.no_grad():  # its faces are black
-        trained["the other"].network.generator.output[1].bias.fill_(-50)
+def write_fusion(folder, trained, config):
+    """A run with the networks of `trained`."""
+    metadata = {**trained.metadata, "kind": "fusion", "samples_sha256": ""}
+    networks = {name: getattr(trained.network, name) for name in ("geometry", "generator", "landmarks")}
+    folder.mkdir()
+    save_checkpoint(folder, "fusion", 1, config.to_dict(), metadata, networks, {})
+    return folder
+
+
+def test_fig_17_draws_the_face_in_its_photo(model, shards, given, tmp_path, monkeypatch):
+    monkeypatch.setattr("bfm.model_file.load_model", lambda name: model)
+    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu", 900.0)
+    black = start._replace(network=copy.deepcopy(start.network))
+    with torch.no_grad():
+        black.network.generator.output[1].bias.fill_(-50)
+    runs = [write_fusion(tmp_path / "black", black, dataclasses.replace(CONFIG, lambda_identity=0.0))]
     dataset = FaceDataset(shards, FUSION)
     for index in (4, 1):
-        sheet = fusion_figure(shards, trained, [index])
+        arguments = ["fusion", str(shards), "--checkpoint", str(runs[0]), "--sample", str(index)]
+        arguments += ["--geometry", str(given["geometry"]), "--texture", str(given["texture"])]
+        done = CliRunner().invoke(main, ["figure", *arguments, "-o", str(tmp_path / "figure.png")])
+        assert done.exit_code == 0, done.output
+        sheet = Image.open(tmp_path / "figure.png")
         places = [(6 + 230 * column, 23) for column in range(3)]  # below a line of headings
         tiles = [
             np.asarray(sheet.crop((left, top, left + 224, top + 224)).resize((SIZE, SIZE), Image.Resampling.BOX), float)
@@ -545,5 +560,37 @@ def test_fig_17_draws_the_face_in_its_photo(model, shards, given):
         assert np.abs(tiles[0][inside] - picture[inside]).mean() < 6
         assert np.abs(tiles[1][inside] - face[inside]).mean() < 6 and face[inside].mean() > 20
         assert tiles[2][inside].max() < 1
+
+
+def test_fig_17_names_its_columns_and_draws_held_out_photos(model, shards, given, whole_run, tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr("model.figures._sheet", lambda *sheet: sheets.append(sheet))
+    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu", 900.0)
+    other = write_fusion(tmp_path / "other", start, dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_pixel=0.0))
+    fusion_figure(shards, [whole_run, other], face_model=model)
+    fusion_figure(shards, [other, whole_run, other], [4], model, labels=["a", "b", "c"])
+    (headings, rows), (given_headings, _) = sheets
+    assert headings == ["photo", "all losses", "no pixel loss, no identity loss"]
+    assert given_headings == ["photo", "a", "b", "c"]
+    held_out = task_of(model, shards, CONFIG, given).held_out
+    assert [row[0].lines[0].split(":")[0] for row in rows] == [str(index) for index in held_out]
+    images = torch.stack([FaceDataset(shards, FUSION)[index]["image"] for index in held_out]) / 255
+    for column, path in ((1, whole_run), (2, other)):
+        trained = load_dual_stream(path, model=model)
+        rendered = draw_face(trained.renderer, trained.network(images))
+        errors = photometric_error(rendered.image, images, rendered.mask)
+        assert [row[column].lines for row in rows] == [(f"error {error:.4f}",) for error in errors]
+
+
+def test_what_fig_17_cannot_draw(model, shards, given, whole_run, tmp_path):
     with pytest.raises(ValueError, match="samples must be among the 8 there are, got 8"):
-        fusion_figure(shards, trained, [8])
+        fusion_figure(shards, [whole_run], [8], model)
+    with pytest.raises(ValueError, match="labels must be one for each of the 1 checkpoints, got 2"):
+        fusion_figure(shards, [whole_run], [0], model, labels=["a", "b"])
+    with pytest.raises(ValueError, match="geometry and texture must be given together"):
+        fusion_figure(shards, [whole_run], [0], model, geometry=given["geometry"])
+    with pytest.raises(ValueError, match="must be a run of `dualface train fusion`, got one of kind 'geometry'"):
+        fusion_figure(shards, [given["geometry"]], [0], model)
+    small = write_toy_ftd(tmp_path / "small", model, 2, 32)
+    with pytest.raises(ValueError, match="trained on crops of 32 pixels, as those to draw, got 64; draw it from"):
+        fusion_figure(small, [whole_run], [0], model)
