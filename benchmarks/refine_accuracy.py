@@ -25,10 +25,11 @@ from asmgen.synth import _random_face, synthesize_300wlp
 from asmgen.w300lp import find_samples, read_sample
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
-from bfm.pose import rotation_matrix, transform_placement, transform_points
+from bfm.pose import transform_placement, transform_points
 from model.dual_stream import Face, draw_face
 from model.fusion_losses import photometric_error
 from model.geometry import Parameters, denormalise_position, normalise_position
+from model.metrics import pose_distance
 from model.refine import refine
 from model.render import FaceRenderer
 
@@ -115,8 +116,7 @@ def batch(parts: list) -> torch.Tensor | Face:
 def errors(face: Face, truth: Face, image: torch.Tensor, renderer: FaceRenderer, maps: AttributeMaps) -> torch.Tensor:
     """(B, 7) the columns of the table."""
     drawn = draw_face(renderer, face)
-    turn = rotation_matrix(face.parameters.pose) @ rotation_matrix(truth.parameters.pose).mT
-    angle = torch.rad2deg(torch.arccos(((turn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)))
+    angle = pose_distance(face.parameters.pose, truth.parameters.pose)
     place = denormalise_position(truth.parameters.position, image.shape[-1])
     there = renderer.vertices(truth.identity_map + truth.expression_map)
     points = drawn.landmarks - renderer.project_landmarks(there, truth.parameters.pose, place)

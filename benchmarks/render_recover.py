@@ -19,7 +19,7 @@ from bfm.charts import make_chart
 from bfm.light import UNIT_LIGHT
 from bfm.morphable_model import MorphableModel
 from bfm.open_face import open_face_model
-from bfm.pose import rotation_matrix
+from model.metrics import pose_distance
 from model.render import FaceRenderer
 
 MODES = 20
@@ -77,10 +77,8 @@ def recover(
     @torch.no_grad()
     def errors(scene):
         rendered, vertices = draw(scene)
-        turn = rotation_matrix(scene["pose"]).mT @ rotation_matrix(truth["pose"])
-        cosine = (turn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
         return {
-            "pose_deg": torch.rad2deg(cosine.clamp(-1, 1).acos()),
+            "pose_deg": pose_distance(scene["pose"], truth["pose"]),
             "position_px": size * (scene["place"] - truth["place"]).norm(dim=1),
             "scale_percent": 100 * (scene["size"] - truth["size"]).abs()[:, 0],
             "light_percent": 100 * (scene["light"] - truth["light"]).norm(dim=1) / truth["light"].norm(dim=1),

@@ -55,19 +55,24 @@ def geometry_errors(
     shape = maps.vertices(predicted.identity_map + predicted.expression_map)[:, landmarks]
     position = denormalise_position(predicted.parameters.position, size)
     projected = project(shape, predicted.parameters.pose, position, camera_distance)[..., :2]
-    turned = rotation_matrix(predicted.parameters.pose) - rotation_matrix(truth.parameters.pose)
-    half_sine = turned.square().sum((1, 2)).sqrt() / math.sqrt(8)
     errors = {
         "identity_mm": identity.norm(dim=-1).mean(-1),
         "expression_mm": expression.norm(dim=-1).mean(-1),
         "full_mm": (identity + expression).norm(dim=-1).mean(-1),
-        "pose_degrees": torch.rad2deg(2 * torch.asin(half_sine.clamp(max=1))),
+        "pose_degrees": pose_distance(predicted.parameters.pose, truth.parameters.pose),
         "landmark_pixels": (projected - truth.landmarks).norm(dim=-1).mean(-1),
     }
     if truth.parameters.albedo.numel():
         difference = predicted.parameters.albedo - truth.parameters.albedo
         errors["albedo_stddevs"] = difference.square().mean(-1).sqrt()
     return errors
+
+
+def pose_distance(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return the angle, (B,) degrees, of the rotation between (B, 3) poses, radians; exact for small ones too."""
+    turned = rotation_matrix(predicted) - rotation_matrix(truth)
+    half_sine = turned.square().sum((1, 2)).sqrt() / math.sqrt(8)
+    return torch.rad2deg(2 * torch.asin(half_sine.clamp(max=1)))
 
 
 def landmark_errors(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
