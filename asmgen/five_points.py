@@ -11,10 +11,9 @@ from functools import lru_cache
 import numpy as np
 
 from asmgen.crop import Square, face_square
-from asmgen.refit import orthographic_pose, turn_by
+from asmgen.rigid_pose import rigid_pose
 from bfm.model_file import load_model
 
-ITERATIONS = 8
 MAX_RESIDUAL = 16.0
 """mm: RMS distance of the points from the mean face's. Faces stay below 10 at any pose, mixed up points do not."""
 
@@ -31,8 +30,8 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 def landmarks_from_five(points: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
     """Place the 68 landmarks of a mean face by the five points of a photo.
 
-    Gauss-Newton on the distances to the five points, for pose, position and scale; the camera is scaled orthographic
-    (`bfm.pose`). They are good for placing a crop, and tell nothing of the person or the expression.
+    The camera is scaled orthographic (`rigid_pose`). They are good for placing a crop, and tell nothing of the person
+    or the expression.
 
     Parameters
     ----------
@@ -58,19 +57,7 @@ def landmarks_from_five(points: np.ndarray, mean: np.ndarray | None = None) -> n
         raise ValueError(f"five points must span at least a pixel, got {points.round(2).tolist()}")
     landmarks = mean_landmarks() if mean is None else mean
     shape, target = five_points(landmarks), points * [1, -1]  # y up
-    rotation, shift, scale = orthographic_pose(shape, target)
-    zero, one = np.zeros(5), np.ones(5)
-    for _ in range(ITERATIONS):
-        turned = scale * shape @ rotation.T
-        # derivatives of (x, y) by rotation about x, y, z (camera axes), shift and log scale
-        slopes = np.stack([
-            np.stack([zero, -turned[:, 2]], 1), np.stack([turned[:, 2], zero], 1),
-            np.stack([-turned[:, 1], turned[:, 0]], 1), np.stack([one, zero], 1), np.stack([zero, one], 1),
-            turned[:, :2],
-        ]).reshape(6, -1).T
-        move = np.linalg.lstsq(slopes, (target - turned[:, :2] - shift).ravel(), rcond=None)[0]
-        rotation, shift = turn_by(move[:3]) @ rotation, shift + move[3:5]
-        scale *= np.exp(np.clip(move[5], -0.5, 0.5))
+    rotation, shift, scale = rigid_pose(shape, target)
     missed = (target - scale * (shape @ rotation.T)[:, :2] - shift) / scale
     residual = np.sqrt((missed**2).sum(axis=1).mean())
     if not (residual < MAX_RESIDUAL and rotation[2, 2] > MIN_FACING):

@@ -13,6 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
 from asmgen.photometry import Photometry
+from asmgen.rigid_pose import orthographic_pose, turn_by
 from bfm.morphable_model import REGIONS, MorphableModel
 from bfm.pose import pose_from_rotation, project
 
@@ -211,28 +212,6 @@ class Refitter:
             np.asarray(image), geometry.id_coeffs, geometry.exp_coeffs, geometry.pose, geometry.position
         )
         return FaceFit(**vars(geometry), albedo_coeffs=albedo_coeffs, light=light, light_residual=residual)
-
-
-def orthographic_pose(shape: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return rotation, shift and scale of a known shape: the affine camera, made a scaled rotation; y up."""
-    centre, middle = shape.mean(axis=0), target.mean(axis=0)
-    affine = np.linalg.lstsq(shape - centre, target - middle, rcond=None)[0].T
-    left, sizes, right = np.linalg.svd(affine, full_matrices=False)
-    rows = left @ right
-    rotation = np.stack([*rows, np.cross(*rows)])
-    scale = sizes.mean()
-    return rotation, middle - scale * rows @ centre, scale
-
-
-def turn_by(vector: np.ndarray) -> np.ndarray:
-    """Return the rotation about a vector by its length (Rodrigues); at most half a radian, for a step's safety."""
-    angle = np.linalg.norm(vector)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = min(angle, 0.5)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def _jaw_lines(model: MorphableModel) -> np.ndarray:

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from asmgen.maps import AttributeMaps
+from asmgen.rigid_pose import rigid_pose
+from bfm.pose import pose_from_rotation, project
 from model.config import FusionConfig
 from model.dual_stream import Face, draw_face
 from model.fusion_losses import alignment_loss, compose, identity_loss, photometric_error, pixel_loss
-from model.geometry import Parameters
+from model.geometry import Parameters, denormalise_position, normalise_position
 from model.identity import IdentityNetwork, face_crop
 from model.parsing import FaceParsing
 from model.render import FaceRenderer
@@ -47,6 +50,13 @@ ALIGNMENT = 0.1
 """Weight of the alignment loss. Departs from Eq. (23), which has 0.01: hair and glasses over the face then pull it up
 to a third of its size away, as no network has learned from other photos where it belongs."""
 
+FAR_OFF = 0.1
+"""RMS distance of a face's landmarks from those of its photo, over the side of their box, from which on it is placed
+anew. Nearer ones the steps bring in."""
+
+MOST_RESIZED = 4.0
+"""Landmarks that ask for more are not those of the face in the crop."""
+
 
 class Refined(NamedTuple):
     """Faces after analysis by synthesis.
@@ -74,6 +84,9 @@ def refine(
     The shape moves within the face model, by coefficients added to what the network found, with their prior: of freely
     moving maps the losses ask nothing but that the shading fits, which led away from the truth where it is known
     (identity 1.37 mm wrong before and 1.40 after). The albedo moves freely.
+
+    A face that is far off is first placed by its landmarks, in one go (`placed_by_landmarks`): steps do not turn a head
+    by much.
 
     Departs from Eq. (22): the landmarks of I_R are those of its mesh, which are exact and cost no network.
 
@@ -118,7 +131,7 @@ def refine(
         before = photometric_error(start.image, image, start.mask & visible)
     if steps == 0:
         return Refined(face, before, before)
-    moves = _Moves(face, maps)
+    moves = _Moves(face if landmarks is None else placed_by_landmarks(face, landmarks, renderer), maps)
     optimiser = torch.optim.Adam([{"params": moves.free[key], "lr": rate} for key, rate in RATES.items()])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
@@ -144,6 +157,50 @@ def refine(
         )
         end = draw_face(renderer, refined)
         return Refined(refined, before, photometric_error(end.image, image, end.mask & visible))
+
+
+@torch.no_grad()
+def placed_by_landmarks(face: Face, landmarks: torch.Tensor, renderer: FaceRenderer) -> Face:
+    """Turn and move faces that are far off, their shapes as they are, to where their landmarks are nearest the photos'.
+
+    Parameters
+    ----------
+    face : Face
+        Of a batch; not changed.
+    landmarks : torch.Tensor
+        (B, 68, 2) of the photos, pixels.
+    renderer : FaceRenderer
+        Of the face model and the camera.
+
+    Returns
+    -------
+    Face
+        Nearer ones stay as they are: the place that fits a wrong shape best is not where the face is. So do those whose
+        size would change by more than `MOST_RESIZED`.
+    """
+    size, parameters, distance = face.identity_map.shape[-1], face.parameters, renderer.camera_distance
+    vertices = renderer.vertices(face.identity_map + face.expression_map)[:, renderer.landmarks]
+    shapes, targets = (values.double().cpu().numpy() for values in (vertices, landmarks))
+    rotations, shifts, scales = zip(*(
+        rigid_pose(shape, target * [1, -1], distance) for shape, target in zip(shapes, targets)
+    ))
+    pose, position = (
+        torch.tensor(values).to(parameters.pose) for values in
+        (pose_from_rotation(np.stack(rotations)), np.column_stack([np.stack(shifts) * [1, -1], scales]))
+    )
+    given = denormalise_position(parameters.position, size)
+    before, after = (
+        (project(vertices, *place, distance)[..., :2] - landmarks).square().sum(2).mean(1).sqrt()
+        for place in ((parameters.pose, given), (pose, position))
+    )
+    side = (landmarks.amax(1) - landmarks.amin(1)).prod(1).sqrt()
+    resized = position[:, 2] / given[:, 2]
+    better = (before > FAR_OFF * side) & (after < before) & (resized > 1 / MOST_RESIZED) & (resized < MOST_RESIZED)
+    better = better[:, None]
+    return face._replace(parameters=parameters._replace(
+        pose=torch.where(better, pose, parameters.pose),
+        position=torch.where(better, normalise_position(position, size), parameters.position),
+    ))
 
 
 class _Moves:

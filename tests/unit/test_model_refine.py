@@ -8,7 +8,7 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from model.dual_stream import Face, draw_face
 from model.geometry import Parameters, denormalise_position, normalise_position
-from model.refine import refine
+from model.refine import placed_by_landmarks, refine
 from model.render import FaceRenderer
 from toy import toy_model
 
@@ -80,6 +80,32 @@ def test_pose_light_shape_and_albedo_are_recovered(toy):
     # colours and offsets stay in the chart
     assert not face.albedo_map[:, :, ~inside].any() and not face.identity_map[:, :, ~inside].any()
     assert not any(value.requires_grad for value in (*face[:3], *face.parameters))
+
+
+def test_landmarks_turn_a_face_that_is_far_off(toy):
+    model, maps, renderer = toy
+    image, landmarks, truth, _ = drawn_faces(toy)
+    away = truth._replace(parameters=truth.parameters._replace(
+        pose=truth.parameters.pose + torch.tensor([0.2, 1.2, -0.3]),
+        position=truth.parameters.position + torch.tensor([0.4, -0.3, 0.5]),
+    ))
+    found = placed_by_landmarks(away, landmarks, renderer)
+    torch.testing.assert_close(found.parameters, truth.parameters, atol=1e-4, rtol=0)
+    refined = refine(away, image, renderer, 2, maps=maps, landmarks=landmarks)
+    assert (refined.after < 0.02).all() and (refined.before > 0.05).all()
+
+
+@pytest.mark.parametrize("landmarks", ["near", "at one point", "of a face ten times smaller"])
+def test_landmarks_leave_a_face_where_it_is_if_that_is_near_or_the_other_place_absurd(toy, landmarks):
+    model, maps, renderer = toy
+    _, _, _, start = drawn_faces(toy)
+    wanted = draw_face(renderer, start).landmarks + 2
+    if landmarks == "at one point":
+        wanted[:] = 7.0
+    elif landmarks == "of a face ten times smaller":
+        wanted /= 10
+    found = placed_by_landmarks(start, wanted, renderer)
+    torch.testing.assert_close(found, start, rtol=0, atol=0)
 
 
 def test_errors_are_those_of_the_faces(toy):
