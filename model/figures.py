@@ -355,13 +355,13 @@ def fusion_figure(
     _check_labels(labels, checkpoints)
     if (geometry is None) != (texture is None):
         raise ValueError("geometry and texture must be given together, or neither; fusion starts from one run of each")
-    face_model = face_model or load_model("open")
-    dataset = FaceDataset(shards, FUSION)
+    face_model, dataset = face_model or load_model("open"), FaceDataset(shards, FUSION)
+    samples = samples if samples is None else _checked(samples, dataset)
     runs = [_load_fusion(path, face_model, device, dataset) for path in checkpoints]
     configs = [FusionConfig.from_dict(run.metadata["fusion_config"]) for run in runs]
     labels = labels or _distinct([describe_losses(config) for config in configs], checkpoints)
     samples = _default_samples(dataset, configs[0], runs[0].metadata) if samples is None else samples
-    photo = torch.stack([dataset[index]["image"] for index in _checked(samples, dataset)]) / 255
+    photo = torch.stack([dataset[index]["image"] for index in samples]) / 255
     if geometry is not None:
         distance = runs[0].metadata["camera_distance"]
         runs.insert(0, load_dual_stream(geometry, texture, face_model, device, distance))

@@ -113,8 +113,15 @@ def whole_run(model, shards, given, tmp_path_factory):
 
 
 @cache
-def start_of(geometry, texture, distance):
-    return load_dual_stream(geometry, texture, toy_model(), "cpu", distance)
+def loaded(checkpoint, texture=None, distance=None):
+    """What is not changed is loaded once."""
+    return load_dual_stream(checkpoint, texture, toy_model(), "cpu", distance)
+
+
+def start_of(given, distance=900.0):
+    """A copy of what fusion starts from."""
+    start = loaded(given["geometry"], given["texture"], distance)
+    return start._replace(network=copy.deepcopy(start.network))
 
 
 @cache
@@ -123,8 +130,7 @@ def identity_of(path):
 
 
 def task_of(model, shards, config, given):
-    start = start_of(given["geometry"], given["texture"], config.camera_distance)
-    trained = start._replace(network=copy.deepcopy(start.network))
+    trained = start_of(given, config.camera_distance)
     needed = config.lambda_identity or config.lambda_alignment
     return FusionTask(
         FaceDataset(shards, FUSION), trained, config, torch.device("cpu"),
@@ -140,7 +146,7 @@ def test_what_a_run_leaves(whole_run, model, shards, given):
     ]
     described = json.loads((whole_run / "config.json").read_text())
     assert FusionConfig.from_dict(described["config"]) == CONFIG
-    start = load_dual_stream(given["geometry"], given["texture"], model, camera_distance=900.0)
+    start = start_of(given)
     wanted = {
         "kind": "fusion", "camera_distance": 900.0, "face_model_sha256": model.sha256, "parsing_sha256": "",
         "samples_sha256": FaceDataset(shards, FUSION).samples_sha256,
@@ -184,8 +190,8 @@ def test_validation_is_of_the_faces_as_they_are_loaded(whole_run, model, shards,
     assert len(held_out) == 2
     photo = torch.stack([dataset[index]["image"] for index in held_out]) / 255
     source = ShardSet(shards)
-    start = load_dual_stream(given["geometry"], given["texture"], model, camera_distance=900.0)
-    for record, trained in ((records[0], start), (records[2], load_dual_stream(whole_run, model=model))):
+    start = start_of(given)
+    for record, trained in ((records[0], start), (records[2], loaded(whole_run))):
         face = trained.network(photo)
         rendered = draw_face(trained.renderer, face)
         found = record["validation"]
@@ -296,7 +302,7 @@ def test_what_the_networks_that_compare_are_shown(model, shards, given, monkeypa
 
 
 def test_the_same_landmark_network_from_another_file_runs_once(model, shards, given):
-    trained = load_dual_stream(given["geometry"], given["texture"], model, "cpu")
+    trained = start_of(given)
     same = load_landmark_network(given["geometry"].parent / "landmarks")
     task = FusionTask(
         FaceDataset(shards, FUSION), trained, dataclasses.replace(CONFIG, lambda_identity=0.0), torch.device("cpu"),
@@ -379,7 +385,7 @@ def test_what_hides_the_face_does_not_count(model, shards, given):
 
     config = dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_alignment=0.0, augmentation=NO_AUGMENTATION)
     plain = task_of(model, shards, config, given)
-    trained = load_dual_stream(given["geometry"], given["texture"], model, "cpu", config.camera_distance)
+    trained = start_of(given)
     task = FusionTask(
         plain.dataset, trained, config, torch.device("cpu"), identity=None, aligner=None, parsing=LeftHalf()
     )
@@ -444,7 +450,7 @@ def test_overfitting_two_photos(model, shards, given, tmp_path):
 def test_sheet_shows_the_photo_the_face_in_it_and_what_it_is_drawn_from(model, shards, given, whole_run):
     sheet = np.asarray(Image.open(whole_run / "samples" / "step-000006.png"))
     assert sheet.shape == (2 * SIZE, 5 * SIZE, 3)
-    trained = load_dual_stream(whole_run, model=model)
+    trained = loaded(whole_run)
     dataset = FaceDataset(shards, FUSION)
     held_out = task_of(model, shards, CONFIG, given).held_out
     photo = torch.stack([dataset[index]["image"] for index in held_out]) / 255
@@ -534,8 +540,7 @@ def write_fusion(folder, trained, config):
 
 def test_fig_17_draws_the_face_in_its_photo(model, shards, given, tmp_path, monkeypatch):
     monkeypatch.setattr("bfm.model_file.load_model", lambda name: model)
-    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu", 900.0)
-    black = start._replace(network=copy.deepcopy(start.network))
+    start, black = start_of(given), start_of(given)
     with torch.no_grad():
         black.network.generator.output[1].bias.fill_(-50)
     runs = [write_fusion(tmp_path / "black", black, dataclasses.replace(CONFIG, lambda_identity=0.0))]
@@ -565,8 +570,8 @@ def test_fig_17_draws_the_face_in_its_photo(model, shards, given, tmp_path, monk
 def test_fig_17_names_its_columns_and_draws_held_out_photos(model, shards, given, whole_run, tmp_path, monkeypatch):
     sheets = []
     monkeypatch.setattr("model.figures._sheet", lambda *sheet: sheets.append(sheet))
-    start = load_dual_stream(given["geometry"], given["texture"], model, "cpu", 900.0)
-    other = write_fusion(tmp_path / "other", start, dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_pixel=0.0))
+    config = dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_pixel=0.0)
+    other = write_fusion(tmp_path / "other", start_of(given), config)
     fusion_figure(shards, [whole_run, other], face_model=model)
     fusion_figure(shards, [other, whole_run, other], [4], model, labels=["a", "b", "c"])
     (headings, rows), (given_headings, _) = sheets
@@ -576,7 +581,7 @@ def test_fig_17_names_its_columns_and_draws_held_out_photos(model, shards, given
     assert [row[0].lines[0].split(":")[0] for row in rows] == [str(index) for index in held_out]
     images = torch.stack([FaceDataset(shards, FUSION)[index]["image"] for index in held_out]) / 255
     for column, path in ((1, whole_run), (2, other)):
-        trained = load_dual_stream(path, model=model)
+        trained = loaded(path)
         rendered = draw_face(trained.renderer, trained.network(images))
         errors = photometric_error(rendered.image, images, rendered.mask)
         assert [row[column].lines for row in rows] == [(f"error {error:.4f}",) for error in errors]
