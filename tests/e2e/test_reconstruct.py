@@ -367,8 +367,13 @@ def test_the_camera_of_the_network_draws_and_is_told(model, checkpoint, faces, p
     np.testing.assert_array_equal(vertices, shape_of(tmp_path / "far" / "photo.ply"))
     placed = project(vertices, np.array(described["pose"]), np.array(described["position"]), 400.0)
     np.testing.assert_allclose(placed[model.landmarks, :2], described["landmarks"], atol=2e-3)
-    areas = [(pixels(tmp_path / name / "photo_depth.png") > 0).sum() for name in ("far", "near")]
-    assert areas[1] > 1.1 * areas[0]
+    rows, columns = np.nonzero(pixels(tmp_path / "near" / "photo_depth.png"))
+    drawn = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+    for distance, fits in ((400.0, True), (np.inf, False)):
+        placed = project(vertices, np.array(described["pose"]), np.array(described["position"]), distance)
+        points = transform_points(placed[:, :2], np.array(described["pictures"]))
+        apart = np.abs(drawn - [*(points.min(0) + 0.75), *(points.max(0) - 0.75)])
+        assert (apart < 0.75).all() == fits
 
 
 def test_a_checkpoint_of_the_first_phase_has_no_face(model, checkpoint, tmp_path):
