@@ -101,10 +101,11 @@ def photometric_error(rendered: torch.Tensor, image: torch.Tensor, mask: torch.T
     Returns
     -------
     torch.Tensor
-        (B,) mean absolute difference in [0, 1] over these pixels and their channels; 0 where there are none.
+        (B,) mean absolute difference in [0, 1] over these pixels and their channels; NaN where there are none, as a
+        face that is not in the picture is not a perfect one.
     """
     difference = (rendered.clamp(0, 1) - image).abs().mean(1, keepdim=True) * mask
-    return difference.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
+    return difference.sum((1, 2, 3)) / mask.sum((1, 2, 3))
 
 
 def spread(points: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,8 @@ class Refined(NamedTuple):
     face : Face
         Without gradient.
     before, after : torch.Tensor
-        (B,) photometric error of the given and of the refined faces, mean absolute difference in [0, 1] over M.
+        (B,) photometric error of the given and of the refined faces, mean absolute difference in [0, 1] over M; NaN
+        where M is empty.
     """
 
     face: Face

@@ -336,17 +336,20 @@ class FusionTask(Task):
             for raw in validation_batches(samples, places, self.config.batch_size):
                 for key, values in self.errors(raw).items():
                     found.setdefault(key, []).append(values)
-        return {key: float(torch.cat(values).mean()) for key, values in found.items()}
+        errors = {key: torch.cat(values) for key, values in found.items()}
+        return {key: float(values.mean()) for key, values in errors.items() if len(values)}
 
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return `photometric_error`, and of raw batches with the truth `geometry_errors` and `texture_errors`.
 
+        The first is that of the photos in which something of the face is seen.
         ``linear_mae`` is of the linear albedo as it is predicted now.
         """
         network, image = self.network.eval(), prepare_photos(raw, self.device)
         face = network(image.contiguous(memory_format=self.memory_format))
         rendered = self.draw(face)
-        errors = {"photometric_mae": photometric_error(rendered.image, image, self.visible(rendered, image))}
+        photometric = photometric_error(rendered.image, image, self.visible(rendered, image))
+        errors = {"photometric_mae": photometric[~photometric.isnan()]}
         if "id_coeffs" in raw:
             errors |= geometry_errors(
                 Geometry(face.identity_map, face.expression_map, face.parameters), self.preparer(raw),

@@ -402,6 +402,17 @@ def test_what_hides_the_face_does_not_count(model, shards, given):
     assert task.note == "the pixel loss compares all that is drawn and that nothing hides (face parsing)"
 
 
+def test_a_photo_without_face_has_no_photometric_error(model, shards, given, monkeypatch):
+    task, visible = task_of(model, shards, CONFIG, given), FusionTask.visible
+    (raw,) = task.batches(0, 1)
+    errors = task.errors(raw)["photometric_mae"]
+    hidden = torch.tensor([False, True, False]).view(3, 1, 1, 1)
+    monkeypatch.setattr(FusionTask, "visible", lambda *given: visible(*given) & ~hidden)
+    torch.testing.assert_close(task.errors(raw)["photometric_mae"], errors[[0, 2]])
+    monkeypatch.setattr(FusionTask, "visible", lambda *given: visible(*given) & False)
+    assert "photometric_mae" not in task.validate() and "identity_mm" in task.validate()
+
+
 def test_collapse_ends_a_run(model, shards, given, tmp_path):
     task = task_of(model, shards, CONFIG, given)
     raw = next(iter(task.batches(0, 1)))
