@@ -56,7 +56,8 @@ class FaceDetector:
             self._network = cv2.FaceDetectorYN.create(str(_network_file()), "", (width, height), MIN_SCORE)
         self._network.setInputSize((width, height))
         rows = self._network.detect(np.ascontiguousarray(np.asarray(small)[..., ::-1]))[1]
-        if rows is None:
+        rows = np.empty((0, 15)) if rows is None else rows[np.isfinite(rows).all(axis=1)]  # of tiny photos some are not
+        if not len(rows):
             return None
         found = max(rows.astype(np.float64), key=lambda row: row[2] * row[3])
         zoom = np.array(photo.size) / (width, height)

@@ -186,7 +186,7 @@ def find_samples(root: Path) -> list[SampleEntry]:
             images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise FileNotFoundError(
-            f"{root} holds no photo ({', '.join(IMAGE_SUFFIXES)}); give the folder of a 300W-LP or AFLW2000-3D copy"
+            f"{root} holds no photo ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds the photos"
         )
     images.sort(key=lambda path: path.relative_to(root).parts)
     landmark_files = _match_landmark_files(root, images, annotations)

@@ -30,7 +30,8 @@ from cli.errors import one_sentence
 @click.option("--neutral", is_flag=True, help="Write the face without its expression, too.")
 @click.option("--swap-expression", "other", metavar="OTHER",
               type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Write the face with the expression of the one in the photo OTHER, too.")
+              help="Write the face with the expression of the one in the photo OTHER, too. Where that is, a list or "
+                   "folder of --landmarks tells, a landmark file beside it, or the detector; or --whole holds for it.")
 @click.option("--refine", "refine_steps", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
               help="Steps of analysis by synthesis on each photo: the fusion loss, on this photo alone, which holds the "
                    "face to the landmarks given with the photo, or else to those that RUN finds.")
