@@ -33,8 +33,8 @@ from cli.errors import one_sentence
               help="Write the face with the expression of the one in the photo OTHER, too. Where that is, a list or "
                    "folder of --landmarks tells, a landmark file beside it, or the detector; or --whole holds for it.")
 @click.option("--refine", "refine_steps", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Steps of analysis by synthesis on each photo: the fusion loss, on this photo alone, which holds the "
-                   "face to the landmarks given with the photo, or else to those that RUN finds.")
+              help="Steps of analysis by synthesis on each photo: the fusion loss, on this photo alone, which holds "
+                   "the face to the landmarks given with the photo, or else to those that RUN finds.")
 @click.option("--identity", metavar="FILE|RUN", type=click.Path(exists=True, path_type=Path),
               help="Face recognition network for --refine: an ArcFace file, or a run of `train identity`.")
 @click.option("--parsing", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -67,8 +67,17 @@ def test_of_several_faces_the_largest_is_taken_and_of_none_none():
     photo, (_, large) = portrait(400, (90, 300, 0.5), (270, 150, 0.9))
     np.testing.assert_allclose(detector(photo).points, five_points(large), atol=15)
     assert detector(Image.new("RGB", (300, 200), (120, 130, 150))) is None
-    for size in ((1, 5), (1, 1)):  # in which the network finds faces without end
-        assert detector(Image.new("RGB", size)) is None
+
+
+@installed
+def test_what_is_found_does_not_depend_on_the_photos_before():
+    """In narrow photos OpenCV finds what is left in its memory."""
+    detector, (photo, _) = FaceDetector(), portrait(200, (100, 110, 0.9))
+    face = detector(photo)
+    for side in (1, 5, 24, 32, 33, 100):
+        for size in ((side, 20), (24, side), (side, 100)):
+            assert detector(Image.new("RGB", size, (130, 100, 90))) is None
+        np.testing.assert_array_equal(detector(photo).box, face.box)
 
 
 @installed
