@@ -204,9 +204,9 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 @train.command()
 @run_options(learning_rate=5e-5)
 @click.option("--geometry", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
-              help="Geometry run to start from.")
-@click.option("--texture", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
-              help="Texture run to start from.")
+              help="Geometry run to start from; or a fusion run, to go on from it on other photos.")
+@click.option("--texture", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+              help="Texture run to start from; goes with a geometry run.")
 @click.option("--identity", type=click.Path(exists=True, path_type=Path),
               help="ArcFace weights file, or run of `train identity`, for the identity loss (eq. 21).")
 @click.option("--landmarks", type=click.Path(exists=True, path_type=Path),
@@ -225,7 +225,7 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 @click.option("--identity-loss/--no-identity", default=True, show_default=True, help="Loss of eq. 21.")
 @click.option("--alignment/--no-alignment", default=True, show_default=True, help="Loss of eq. 22.")
 def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, face_model: str,
-           geometry: Path, texture: Path, identity: Path | None, landmarks: Path | None, parsing: Path | None,
+           geometry: Path, texture: Path | None, identity: Path | None, landmarks: Path | None, parsing: Path | None,
            pixel: bool, identity_loss: bool, alignment: bool, **settings):
     """Fine-tune a geometry and a texture stream together on the photos in SHARDS, of any kind, by rendering them.
 

@@ -50,7 +50,7 @@ _SAME = ("face_model_sha256", "chart", "size")
 def train_fusion(
     shards: str | Path | Sequence, run_dir: Path, config: FusionConfig, model: MorphableModel | None = None,
     device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
-    *, geometry: Path, texture: Path, identity: Path | None = None, landmarks: Path | None = None,
+    *, geometry: Path, texture: Path | None = None, identity: Path | None = None, landmarks: Path | None = None,
     parsing: Path | None = None,
 ) -> Path:
     """Fine-tune both streams on photos.
@@ -75,9 +75,9 @@ def train_fusion(
     on_log : Callable[[dict], None] | None
         Given each record of the log.
     geometry : Path
-        Geometry run to start from.
-    texture : Path
-        Texture run to start from.
+        Geometry run to start from, or a fusion run, to go on from it on other photos.
+    texture : Path | None
+        Texture run to start from; a fusion run holds its own.
     identity : Path | None
         F_id (`load_identity_network`).
     landmarks : Path | None

@@ -344,6 +344,24 @@ def test_a_run_goes_on_from_the_same_start_only(model, shards, given, whole_run,
         train_fusion(shards, whole_run, nearer, model, "cpu", resume=True, **given)
 
 
+def test_a_fusion_run_is_gone_on_from(model, shards, given, whole_run, tmp_path):
+    """On other photos: a run of its own that starts where the other ended."""
+    config = dataclasses.replace(CONFIG, steps=1)
+    train_fusion(shards, tmp_path, config, model, "cpu", geometry=whole_run, identity=given["identity"])
+    before, after = (
+        [record["validation"] for record in read_log(folder) if "validation" in record] for folder in
+        (tmp_path, whole_run)
+    )
+    assert before[0] == after[-1]
+    metadata = load_checkpoint(tmp_path, "fusion")["metadata"]
+    assert metadata["start_geometry_sha256"] == weights_sha256(loaded(whole_run).network.geometry)
+    assert load_dual_stream(tmp_path, model=model).metadata["fusion_config"]["steps"] == 1
+    with pytest.raises(ValueError, match=r"fusion needs a texture stream; give a texture run \(--texture\)"):
+        train_fusion(shards, tmp_path / "other", CONFIG, model, "cpu", **{**given, "texture": None}, landmarks=(
+            given["geometry"].parent / "landmarks"
+        ))
+
+
 def test_a_loss_that_is_off_is_not_made(model, shards, given):
     task = task_of(model, shards, CONFIG, given)
     raw = next(iter(task.batches(0, 1)))
