@@ -13,6 +13,7 @@ import numpy as np
 from asmgen.crop import Square, face_square
 from asmgen.rigid_pose import rigid_pose
 from bfm.model_file import load_model
+from bfm.namespace import array_namespace
 
 MAX_RESIDUAL = 16.0
 """mm: RMS distance of the points from the mean face's. Faces stay below 10 at any pose, mixed up points do not."""
@@ -22,9 +23,10 @@ MIN_FACING = -0.5
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Return the (..., 5, 2) points of (..., 68, 2) landmarks; also of landmarks in space."""
-    eyes = landmarks[..., 36:42, :].mean(axis=-2), landmarks[..., 42:48, :].mean(axis=-2)
-    return np.stack([*eyes, *(landmarks[..., index, :] for index in (30, 48, 54))], axis=-2)
+    """Return the (..., 5, 2) points of (..., 68, 2) landmarks, numpy or torch; also of landmarks in space."""
+    eyes = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
+    points = [*eyes, *(landmarks[..., index, :] for index in (30, 48, 54))]
+    return array_namespace(landmarks).stack(points, -2)
 
 
 def landmarks_from_five(points: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:

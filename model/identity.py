@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from asmgen.five_points import five_points
 from model.checkpoint import (
     CHECKPOINT_NAME, checked_state, load_published_weights, load_tensors, load_weights, published_state,
 )
@@ -27,7 +28,7 @@ LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30
 """Blocks of each of the four layers of the published networks, by their depth."""
 
 TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-"""Where ArcFace's crop has the five points of `five_points`: x, y in its pixels."""
+"""Where ArcFace's crop has the points of `five_points`: x, y in its pixels."""
 
 _CHANNELS = (64, 128, 256, 512)
 _FLOOR = 1e-9  # so that points which are no face give no NaN
@@ -127,12 +128,6 @@ class IdentityNetwork(nn.Module):
         features = self.bn2(self.layer4(self.layer3(features))).flatten(1)   # (B, 8 C 7 7)
         with torch.autocast(features.device.type, enabled=False):  # an angle takes more than bfloat16's three digits
             return self.features(self.fc(features.to(self.fc.weight.dtype)))
-
-
-def five_points(landmarks: torch.Tensor) -> torch.Tensor:
-    """Return (B, 5, 2) eye centres, nose tip and mouth corners of (B, 68, 2) landmarks, those at image left first."""
-    eyes = landmarks[:, 36:48].unflatten(1, (2, 6)).mean(2)
-    return torch.cat([eyes, landmarks[:, [30, 48, 54]]], 1)
 
 
 def face_crop(image: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
