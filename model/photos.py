@@ -143,8 +143,11 @@ def whole_square(image: Image.Image) -> Square:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a path is a folder, or a table of more than the 68 landmarks of one photo."""
+    """Whether a path is a folder, or a table that is not the 68 landmarks of one photo."""
+    if path.is_dir():
+        return True
     try:
-        return path.is_dir() or not len(read_landmarks(path))
+        read_landmarks(path)
     except ValueError:
         return path.suffix.lower() in LIST_SUFFIXES
+    return False
