@@ -15,8 +15,8 @@ from bfm.charts import make_chart
 from bfm.open_face import open_face_model
 from bfm.pose import transform_placement, transform_points
 from model.dual_stream import Face, draw_face
-from model.geometry import Parameters, normalise_position
-from model.refine import refine
+from model.geometry import Parameters, denormalise_position, normalise_position
+from model.refine import placed_by_landmarks, refine
 from model.render import FaceRenderer
 
 SIZE = 64
@@ -56,3 +56,28 @@ def test_photos_come_nearer_and_the_landmarks_stay():
     print(refined.before, refined.after, *inner)
     assert (refined.after < 0.9 * refined.before).all()
     assert inner[1].max() < 0.5  # pixels of 64
+
+
+def test_a_frontal_mean_face_is_turned_to_photos_of_every_yaw():
+    face_model = open_face_model().face_only()
+    maps = AttributeMaps.from_model(face_model, make_chart(face_model, size=SIZE))
+    samples = [read_sample(entry, None) for entry in find_samples(ROOT / "aflw2000_3d")]
+    labels = torch.tensor(np.stack([
+        transform_points(sample.landmarks, square_transform(face_square(sample.landmarks), SIZE)) for sample in samples
+    ]), dtype=torch.float32)
+    count = len(samples)
+    zeros = [torch.zeros(count, size) for size in (0, 9, 3)]
+    place = normalise_position(torch.tensor([[SIZE / 2, SIZE / 2, 0.2]]).repeat(count, 1), SIZE)
+    start = Face(
+        torch.tensor(maps.identity_map(np.zeros((count, len(face_model.id_basis)), np.float32))),
+        *torch.zeros(2, count, 3, SIZE, SIZE), Parameters(*zeros, place),
+    )
+    renderer = FaceRenderer(face_model, maps, 1000.0)
+    placed = placed_by_landmarks(start, labels, renderer)
+    vertices = renderer.vertices(placed.identity_map)
+    pose, position = placed.parameters.pose, denormalise_position(placed.parameters.position, SIZE)
+    found = renderer.project_landmarks(vertices, pose, position)
+    side = (labels.amax(1) - labels.amin(1)).prod(1).sqrt()
+    errors = (found - labels).norm(dim=-1).mean(1) / side
+    print(errors, pose[:, 1])
+    assert errors.max() < 0.042 and errors.mean() < 0.03 and pose[:, 1].abs().max() > 1.2
