@@ -8,7 +8,7 @@ DEMO := demo
 
 help:
 	@echo "make setup   create $(VENV) and install dualface into it"
-	@echo "make demo    render faces, build ASMD and FTD shards, train small networks, reconstruct a face -> $(DEMO)/"
+	@echo "make demo    render faces, build shards, train small networks, fuse them, reconstruct a face -> $(DEMO)/"
 	@echo "make test    lint and every test that needs neither a GPU nor minutes"
 	@echo "make clean   remove $(VENV) and $(DEMO)"
 
@@ -35,10 +35,12 @@ demo: setup
 	  --stream-steps 400 --learning-rate 1e-3 --log-every 100 --validate-every 400
 	$(BIN)/dualface train texture $(DEMO)/textures -o $(DEMO)/texture --width 0.125 --steps 150 --learning-rate 1e-3 \
 	  --geometry $(DEMO)/run --predicted-albedo --no-landmark-branch --no-contextual --log-every 50 --validate-every 75
+	$(BIN)/dualface train fusion $(DEMO)/textures -o $(DEMO)/fusion --geometry $(DEMO)/run --texture $(DEMO)/texture \
+	  --no-identity --no-alignment --camera-distance inf --steps 60 --warm-up-steps 20 --log-every 20 --validate-every 60
 	$(BIN)/dualface synth 300wlp $(DEMO)/unseen --count 4 --seed 1
-	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/run -o $(DEMO)/out \
-	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat
-	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/textures.png, $(DEMO)/run/curves.png, $(DEMO)/texture/samples and $(DEMO)/out"
+	$(BIN)/dualface reconstruct $(DEMO)/unseen/SYNTH/SYNTH_000000_0.jpg --checkpoint $(DEMO)/fusion -o $(DEMO)/out \
+	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat --refine 60 --neutral --turntable
+	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/textures.png, $(DEMO)/run/curves.png, $(DEMO)/fusion/samples and $(DEMO)/out"
 
 lint: setup
 	$(BIN)/flake8
