@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +112,7 @@ class FaceWriter:
         self.template = MeshTemplate(faces.model.triangles, faces.maps.chart)
 
     def write(self, face: PhotoFace, stem: Path) -> tuple[list[Path], float | None]:
-        """Write every file of a face.
+        """Write every file of a face; they appear under their names when all are whole.
 
         Parameters
         ----------
@@ -126,6 +128,14 @@ class FaceWriter:
             over the face, RGB in [0, 1]; None if no pixel shows the face.
         """
         stem.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=stem.parent) as scratch:
+            written, error = self._write(face, Path(scratch, stem.name))
+            for file in written:
+                os.replace(file, stem.with_name(file.name))
+        return [stem.with_name(file.name) for file in written], error
+
+    def _write(self, face: PhotoFace, stem: Path) -> tuple[list[Path], float | None]:
+        """The files, and the error, of `write`."""
         shapes = self.shapes(face.maps)
         placed = {name: self.placed(face, shape) for name, shape in shapes.items()}
         files = []

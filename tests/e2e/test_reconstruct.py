@@ -241,6 +241,22 @@ def test_a_face_that_cannot_be_refined_or_written_does_not_stop_the_rest(model, 
         face_in(tmp_path / "c.png", Reconstructor(faces, 1), PhotoLocator([], whole=True))
 
 
+def test_files_appear_only_when_all_are_whole(faces, photo, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "photo.obj").write_text("of an earlier run")
+
+    def full(path, frames):
+        path.write_bytes(b"GIF89a")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("model.face_files.write_gif", full)
+    with pytest.raises(OSError, match="No space left"):
+        run([photo], faces, out, files={"turning": True})
+    assert [path.name for path in out.iterdir()] == ["photo.obj"]
+    assert (out / "photo.obj").read_text() == "of an earlier run"
+
+
 def test_expression_is_moved_between_faces(model, faces, photo, tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(draw_face(model, 64, 3)["image"]).save(other)
