@@ -10,6 +10,8 @@ import numpy as np
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
+from bfm.similarity import fit_similarity
+
 BFM_53215 = (
     21873, 22149, 21653, 21036, 43236, 44918, 46166, 47135, 47914, 48695, 49667, 50924, 52613, 33678, 33005, 32469,
     32709, 38695, 39392, 39782, 39987, 40154, 40893, 41059, 41267, 41661, 42367, 8161, 8177, 8187, 8192, 6515, 7243,
@@ -81,15 +83,6 @@ def complete_landmarks(known: dict[int, np.ndarray], template: np.ndarray, mean_
     """
     anchors = np.array(sorted(known))
     target = np.array([known[anchor] for anchor in anchors], np.float64)
-    laid = _similarity(template[anchors].astype(np.float64), target, template.astype(np.float64))
+    laid = fit_similarity(template[anchors], target).apply(template.astype(np.float64))
     spread = RBFInterpolator(laid[anchors], target - laid[anchors], kernel="linear", degree=0)
     return cKDTree(mean_shape).query(laid + spread(laid))[1].astype(np.int32)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Move points by the similarity that best takes source to target (Umeyama 1991)."""
-    source_middle, target_middle = source.mean(axis=0), target.mean(axis=0)
-    u, s, vt = np.linalg.svd((source - source_middle).T @ (target - target_middle))
-    signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    scale = (s * signs).sum() / ((source - source_middle) ** 2).sum()
-    return scale * (points - source_middle) @ (u * signs) @ vt + target_middle

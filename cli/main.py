@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": ("cli.shards", "inspect", "Draw samples of a dataset and print its statistics."),
     "verify": ("cli.shards", "verify", "Reread every sample of a dataset."),
     "train": ("cli.train", "train", "Train a network from shards."),
+    "evaluate": ("cli.evaluate", "evaluate", "Measure trained networks by the paper's protocols."),
     "figure": ("cli.figure", "figure", "Draw the paper's figures from trained networks."),
     "reconstruct": ("cli.reconstruct", "reconstruct", "Reconstruct 3D faces from photos."),
 }

@@ -1,0 +1,1 @@
+"""The paper's measurements, one protocol a module; `dualface evaluate` runs them."""
