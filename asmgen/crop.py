@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from bfm.pose import transform_placement
+
 MARGIN = 1.5
 """Side of the square over the longer side of the landmark box: holds the forehead, the ears' place, and a yaw of 90."""
 
@@ -54,6 +56,31 @@ def square_transform(square: Square, size: int) -> np.ndarray:
     left, top, side = square
     factor = size / side
     return np.array([[factor, 0, (0.5 - left) * factor - 0.5], [0, factor, (0.5 - top) * factor - 0.5]])
+
+
+def placement_in_photo(
+    pose: np.ndarray, position: np.ndarray, square: Square, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the placement in the photo of what is placed in a crop of it.
+
+    Parameters
+    ----------
+    pose : np.ndarray
+        (3,) radians.
+    position : np.ndarray
+        (3,) t_x, t_y, scale (`bfm.pose`) in pixels of the crop.
+    square : Square
+        What was cut out, edges in source pixels.
+    size : int
+        Side of the crop in pixels.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        (3,) pose and (3,) position in source pixels, float64.
+    """
+    to_photo = np.linalg.inv(np.vstack([square_transform(square, size), [0, 0, 1]]))[:2]
+    return transform_placement(pose.astype(np.float64), position.astype(np.float64), to_photo)
 
 
 def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from asmgen.crop import crop_image, square_transform
+from asmgen.crop import crop_image, placement_in_photo, square_transform
 from asmgen.locate import Placement
 from asmgen.w300lp import read_photo
-from bfm.pose import transform_placement, transform_points
+from bfm.pose import transform_points
 from model.dual_stream import Face, TrainedFaces, draw_face
 from model.face_files import FaceWriter, FacialMaps, PhotoFace
 from model.geometry import denormalise_position
@@ -220,6 +220,5 @@ def face_in(path: Path, reconstructor: Reconstructor, locator: PhotoLocator) -> 
 
 def _in_photo(maps: FacialMaps, crop: Crop) -> FacialMaps:
     """A face placed in the crop, placed in its photo."""
-    to_photo = np.linalg.inv(np.vstack([square_transform(crop.placement.square, len(crop.image)), [0, 0, 1]]))[:2]
-    pose, position = transform_placement(maps.pose.astype(np.float64), maps.position.astype(np.float64), to_photo)
+    pose, position = placement_in_photo(maps.pose, maps.position, crop.placement.square, len(crop.image))
     return replace(maps, pose=pose, position=position)

@@ -1,0 +1,86 @@
+"""What every measurement writes: tables in markdown, and all its numbers as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from model.trainer import json_text
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in markdown, its columns aligned as plain text too.
+
+    Parameters
+    ----------
+    headings : Sequence[str]
+        Of the columns.
+    rows : Sequence[Sequence[object]]
+        Cells, as many a row as there are headings: text or numbers, written as ``str`` writes them; None is "-", for
+        what was not measured.
+
+    Returns
+    -------
+    str
+        Lines without a newline at the end.
+
+    Raises
+    ------
+    ValueError
+        If a row has another number of cells.
+    """
+    table = [[str(heading) for heading in headings]]
+    for row in rows:
+        if len(row) != len(headings):
+            raise ValueError(f"a row must have {len(headings)} cells, as the headings, got {len(row)}: {list(row)}")
+        table.append(["-" if cell is None else str(cell).replace("|", "\\|") for cell in row])
+    widths = [max(3, *map(len, column)) for column in zip(*table)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def mean_and_spread(values: Iterable[float], decimals: int = 2) -> str:
+    """Return the mean of values +- their standard deviation.
+
+    Parameters
+    ----------
+    values : Iterable[float]
+        At least one, finite.
+    decimals : int
+        Digits after the point.
+
+    Returns
+    -------
+    str
+        As ``1.23 +- 0.04``; of one value the mean alone. The standard deviation is that of a sample (n - 1).
+    """
+    values = [float(value) for value in values]
+    mean = f"{statistics.fmean(values):.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.{decimals}f}"
+
+
+def write_report(out_dir: Path, tables: dict[str, str], results: dict) -> Path:
+    """Write what was measured.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Folder, made if need be; files of the same names are replaced.
+    tables : dict[str, str]
+        Heading to a table or a paragraph, markdown, in order.
+    results : dict
+        Settings, files and their hashes, values a photo and their means: whatever JSON holds; no dates, so that the
+        same measurement gives the same bytes.
+
+    Returns
+    -------
+    Path
+        ``table.md`` in the folder; ``results.json`` lies beside it.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "results.json").write_text(json_text(results), encoding="utf-8")
+    path = out_dir / "table.md"
+    path.write_text("\n\n".join(f"## {heading}\n\n{table}" for heading, table in tables.items()) + "\n", "utf-8")
+    return path
