@@ -48,12 +48,15 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
     return decorate
 
 
-def run_settings(augment: bool, validate_every: int, **settings) -> dict:
+def run_settings(augment: bool, validate_every: int, corruption: float = 0.0, **settings) -> dict:
     """Return the fields of a config that the options of every run stand for, with those of its own."""
-    from model.config import NO_AUGMENTATION
+    from model.config import NO_AUGMENTATION, Augmentation
 
+    if corruption and not augment:
+        raise click.UsageError("--corruption is part of the augmentation; leave out --no-augment")
+    augmentation = {"augmentation": Augmentation(corruption=corruption)} if corruption else {}
     return {
-        **settings, **({} if augment else {"augmentation": NO_AUGMENTATION}),
+        **settings, **(augmentation if augment else {"augmentation": NO_AUGMENTATION}),
         "validate_every": validate_every, "checkpoint_every": validate_every,
     }
 
@@ -61,6 +64,11 @@ def run_settings(augment: bool, validate_every: int, **settings) -> dict:
 width_option = click.option(
     "--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
     help="Factor on every channel count; 1 is the paper.",
+)
+corruption_option = click.option(
+    "--corruption", type=click.FloatRange(min=0, max=1), default=0.0, show_default=True,
+    help="Probability of each: the crop partly covered, grey, of harsh tones, blurred, noisy. For rendered photos, "
+         "which are cleaner than real ones.",
 )
 face_model_option = click.option(
     "--face-model", default="open", show_default=True, help="The model that SHARDS were built on."
@@ -70,6 +78,7 @@ face_model_option = click.option(
 @train.command()
 @run_options(learning_rate=2e-4)
 @width_option
+@corruption_option
 @face_model_option
 @click.option("--parameter-steps", type=click.IntRange(min=0), default=20_000, show_default=True,
               help="Steps of the first phase: encoder and parameters (eq. 4).")
@@ -101,6 +110,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 @train.command()
 @run_options(learning_rate=2.5e-4)
 @width_option
+@corruption_option
 @click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps of the run.")
 @click.option("--stacks", type=click.IntRange(min=1), default=4, show_default=True,
               help="Hourglasses, each refining the last one's heatmaps.")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from bfm.pose import transform_points
 from model.config import Augmentation
+from model.corrupt import Corruption, draw_corruption
 
 LANDMARK_MIRROR = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -40,6 +41,8 @@ class Changes:
         (B, 3) factor on each colour channel.
     saturation : torch.Tensor
         (B,) factor on the distance from grey.
+    corruption : Corruption | None
+        What befalls the photo beside.
     """
 
     angle: torch.Tensor
@@ -48,6 +51,7 @@ class Changes:
     brightness: torch.Tensor
     tint: torch.Tensor
     saturation: torch.Tensor
+    corruption: Corruption | None
 
     def choose(self, mirrored: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
         """Return, of two (B, ...) versions, the mirrored one where the crop is flipped."""
@@ -62,7 +66,8 @@ class Changes:
     def image(self, image: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) photos in [0, 1], everything done to them."""
         image = self.recolour(warp(image, self.transform), lit=True)
-        return self.choose(image.flip(-1), image).clamp(0, 1)
+        image = self.choose(image.flip(-1), image).clamp(0, 1)
+        return self.corruption.apply(image) if self.corruption else image
 
     def chart_maps(self, maps: torch.Tensor) -> torch.Tensor:
         """Return (B, C, S, S) maps of colours or masks in a mirror-symmetric chart, mirrored as the crops are."""
@@ -99,11 +104,15 @@ def draw_changes(image: torch.Tensor, augmentation: Augmentation, generator: tor
     angle = either_way[:, 0] * math.radians(augmentation.rotation)
     factor = 1 + either_way[:, 1] * augmentation.scale
     shift = either_way[:, 2:4] * augmentation.shift * size
+    corruption = None
+    if augmentation.corruption:
+        corruption = draw_corruption(count, augmentation.corruption, generator, image.device)
     return Changes(
         angle, similarity(angle, factor, shift, size), uniform[:, 4] < augmentation.flip,
         brightness=1 + either_way[:, 5] * augmentation.brightness,
         tint=1 + either_way[:, 6:9] * augmentation.tint,
         saturation=1 + either_way[:, 9] * augmentation.saturation,
+        corruption=corruption,
     )
 
 

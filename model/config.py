@@ -27,6 +27,8 @@ class Augmentation:
         Fraction, a colour channel; albedo maps follow it, albedo coefficients do not.
     saturation : float
         Fraction; albedo maps follow it, albedo coefficients do not.
+    corruption : float
+        Probability of each of the harms of `model.corrupt`: covers, grey, harsh tones, blur, noise.
     """
 
     rotation: float = 20.0
@@ -36,6 +38,7 @@ class Augmentation:
     brightness: float = 0.2
     tint: float = 0.05
     saturation: float = 0.2
+    corruption: float = 0.0
 
 
 NO_AUGMENTATION = Augmentation(*(0.0,) * len(fields(Augmentation)))
@@ -126,6 +129,9 @@ class RunConfig(ABC):
         return None
 
 
+SHAPES = ("dual", "single", "linear")
+
+
 @dataclass(frozen=True)
 class GeometryConfig(RunConfig):
     """Training step 1 of the paper (Sec. IV-B): parameters first, then the whole geometry stream.
@@ -147,6 +153,15 @@ class GeometryConfig(RunConfig):
         the mean face (docs/geometry_stream.md has the two runs).
     tau : float
         Weight of the albedo regularisation in Eq. (4).
+    shape : str
+        What stands for the shape. ``dual``: identity map and expression map, the paper. For comparison ``single``: one
+        map of the whole face (Fig. 12), without Eq. (6), which a face with its expression does not obey; or
+        ``linear``: coefficients of the face model (`LinearShape`).
+    weighted : bool
+        Whether W of Eq. (5) weighs the regions of the face, or they all count alike (Table III); see `equal_weights`.
+    decoder_width : float
+        Further factor on the channel counts of the map decoders alone: one decoder of sqrt(2) has about the weights
+        of the paper's two.
     """
 
     width: float = 1.0
@@ -158,8 +173,20 @@ class GeometryConfig(RunConfig):
     eta_s: float = 0.05
     eta_r: float = 1e-3
     tau: float = 5e-2
+    shape: str = "dual"
+    weighted: bool = True
+    decoder_width: float = 1.0
 
     free = (*RunConfig.free, "stream_steps")
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got '{self.shape}'")
+        if self.shape == "single" and self.eta_s:
+            raise ValueError(
+                f"eta_s must be 0 with shape 'single', got {self.eta_s:g}: its map holds the expression too, and faces "
+                "with an expression are not symmetric; turn the symmetry loss off"
+            )
 
     @property
     def steps(self) -> int:
