@@ -86,11 +86,22 @@ face_model_option = click.option(
               help="Steps of the second phase: the whole stream (eq. 8).")
 @click.option("--encoder-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="VGG-Face or VGG-16 weights file for the encoder (width 1).  [default: from scratch]")
+@click.option("--shape", type=click.Choice(["dual", "single", "linear"]), default="dual", show_default=True,
+              help="Identity and expression map, or for comparison: one map of the whole face, or coefficients of the "
+                   "face model.")
+@click.option("--decoder-width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+              help="Further factor on the channel counts of the decoders; a single one of 1.41 is as large as two.")
+@click.option("--weighted/--no-weighted", default=True, show_default=True,
+              help="Regions of the face weighted by W (eq. 5), or all alike.")
+@click.option("--symmetry/--no-symmetry", default=None,
+              help="Loss of eq. 6.  [default: symmetry; a single map has none]")
+@click.option("--smoothness/--no-smoothness", default=True, show_default=True, help="Loss of eq. 7.")
 def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool,
-             face_model: str, encoder_weights: Path | None, **settings):
+             face_model: str, encoder_weights: Path | None, symmetry: bool | None, smoothness: bool, **settings):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
-    Several builds, of photos and of rendered faces for example, are trained on together.
+    Several builds, of photos and of rendered faces for example, are trained on together. The paper's comparisons are
+    runs with --shape single (Fig. 12), and with losses left out (Table III).
 
     \b
     Example: dualface train geometry shards -o run --workers 8
@@ -99,8 +110,10 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
     from model.config import GeometryConfig
     from model.train_geometry import train_geometry
 
-    config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **run_settings(**settings))
+    symmetry = settings["shape"] != "single" if symmetry is None else symmetry
+    off = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
     with _training_errors():
+        config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
         checkpoint = train_geometry(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
         )

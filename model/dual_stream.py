@@ -123,8 +123,9 @@ class TrainedFaces(NamedTuple):
     maps : AttributeMaps
         Its map space, numpy.
     metadata : dict
-        ``kind`` (``geometry``, ``geometry+texture`` or ``fusion``), ``camera_distance`` (mm), ``size``, face model,
-        chart, the configs of its trainings, and what else building the network takes.
+        ``kind`` (``geometry``, ``geometry+texture`` or ``fusion``), ``camera_distance`` (mm), ``size``, ``shape``
+        (``single``: the identity map is that of the whole face; see `GeometryConfig`), face model, chart, the configs
+        of its trainings, and what else building the network takes.
     has_texture : bool
         False where the albedo map is the grey mean: no texture stream, and a face model without albedo.
     """
@@ -191,6 +192,7 @@ def load_dual_stream(
             trained = load_texture_stream(texture)
             metadata |= {"kind": "geometry+texture", **_fitting(trained, texture, checkpoint, metadata)}
             networks |= {"generator": trained.generator, "landmarks": trained.landmarks}
+    metadata["shape"] = metadata["geometry_config"]["shape"]
     face, maps = map_space(metadata, model or load_model("open"), metadata["chart_uv"].numpy())
     if camera_distance is not None:
         nearest = float(face.mean_shape[:, 2].max())

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from asmgen.maps import AttributeMaps
+from model.linear_shape import LinearShape
+
 VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of VGG-16's thirteen convolutions; a 2x2 maximum pooling lies between the blocks."""
 
@@ -48,7 +51,8 @@ class Geometry(NamedTuple):
     Attributes
     ----------
     identity_map, expression_map : torch.Tensor
-        (B, 3, S, S) A_id and A_exp in [-1, 1]; their sum is I_g (Eq. 2).
+        (B, 3, S, S) A_id and A_exp in [-1, 1]; their sum is I_g (Eq. 2). A stream of shape ``single`` gives I_g as
+        the first, and zeros as the second.
     parameters : Parameters
         Float32.
     """
@@ -196,26 +200,44 @@ class GeometryStream(nn.Module):
         Factor on every channel count; 1 is the paper.
     batch_norm : bool
         Whether the encoder has batch normalisation; see `MultiTaskEncoder`.
+    shape : str
+        ``dual``, ``single`` or ``linear``: see `GeometryConfig`.
+    decoder_width : float
+        Further factor on the channel counts of the decoders.
+    modes : tuple[int, int]
+        Identity and expression coefficients to predict, if the shape is ``linear``.
     """
 
-    def __init__(self, albedo_modes: int = 199, size: int = 256, width: float = 1.0, batch_norm: bool = False):
+    def __init__(
+        self, albedo_modes: int = 199, size: int = 256, width: float = 1.0, batch_norm: bool = False,
+        shape: str = "dual", decoder_width: float = 1.0, modes: tuple[int, int] = (0, 0),
+    ):
         super().__init__()
-        self.albedo_modes, self.size = albedo_modes, size
+        self.albedo_modes, self.size, self.shape = albedo_modes, size, shape
         self.encoder = MultiTaskEncoder(width, batch_norm)
         self.psn = nn.Sequential(  # Eq. (3)
             nn.Linear(self.encoder.channels, scaled(512, width)),
             nn.ReLU(inplace=True),
             nn.Linear(scaled(512, width), albedo_modes + 15),
         )
-        self.identity_decoder = AttributeDecoder(self.encoder.channels, width, size)
-        self.expression_decoder = AttributeDecoder(self.encoder.channels, width, size)
+        if shape == "linear":
+            self.linear_shape = LinearShape(self.encoder.channels, scaled(512, width), modes, size)
+        else:
+            self.identity_decoder = AttributeDecoder(self.encoder.channels, width * decoder_width, size)
+        if shape == "dual":
+            self.expression_decoder = AttributeDecoder(self.encoder.channels, width * decoder_width, size)
+
+    def start_from_(self, maps: AttributeMaps):
+        """Make the untrained stream give about the mean face of a map space, numpy, which it keeps what it needs of."""
+        if self.shape == "linear":
+            self.linear_shape.start_from_(maps)
+        else:
+            self.identity_decoder.start_from_(torch.tensor(maps.mean_map))
 
     def forward(self, image: torch.Tensor) -> Geometry:
         """Return the maps and parameters of (B, 3, S, S) RGB crops in [0, 1]."""
         features = self.encoder(self._checked(image))
-        return Geometry(
-            self.identity_decoder(features), self.expression_decoder(features), self._predicted(features)
-        )
+        return Geometry(*self._maps(features), self._predicted(features))
 
     def predict_parameters(self, image: torch.Tensor) -> Parameters:
         """Return only the parameters of (B, 3, S, S) crops; the decoders are not run."""
@@ -225,6 +247,13 @@ class GeometryStream(nn.Module):
         if tuple(image.shape[1:]) != (3, self.size, self.size):
             raise ValueError(f"image must have shape (B, 3, {self.size}, {self.size}), got {tuple(image.shape)}")
         return image
+
+    def _maps(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.shape == "linear":
+            with full_precision(features):
+                return self.linear_shape(features)
+        first = self.identity_decoder(features)
+        return first, self.expression_decoder(features) if self.shape == "dual" else torch.zeros_like(first)
 
     def _predicted(self, features: torch.Tensor) -> Parameters:
         with full_precision(features):

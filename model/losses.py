@@ -159,6 +159,26 @@ def identity_weights(model: MorphableModel, maps: AttributeMaps) -> np.ndarray:
     return weights
 
 
+def equal_weights(weights: np.ndarray) -> np.ndarray:
+    """Return the weights of Eq. (5) without W: one weight all over the face, 0 outside.
+
+    It is W's mean over the face, so that the loss without W (Table III) spreads the same weight in another way, and
+    does not also weigh the identity map otherwise against the expression map and the parameters.
+
+    Parameters
+    ----------
+    weights : np.ndarray
+        (S, S) W, from `identity_weights`.
+
+    Returns
+    -------
+    np.ndarray
+        (S, S) of the same mean.
+    """
+    face = weights > 0
+    return np.where(face, weights[face].mean(dtype=np.float64), 0).astype(weights.dtype)
+
+
 def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
     """Return the operator of Eq. (7): from the texels of one channel to each vertex minus its neighbours' mean.
 

@@ -18,7 +18,7 @@ from model.geometry import Geometry, denormalise_position
 
 def geometry_errors(
     predicted: Geometry, truth: GeometryBatch, maps: AttributeMaps, landmarks: torch.Tensor,
-    camera_distance: float = math.inf,
+    camera_distance: float = math.inf, decoupled: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Return the errors of a batch.
 
@@ -36,14 +36,16 @@ def geometry_errors(
         (68,) landmark vertices.
     camera_distance : float
         Of the camera that the predicted placement is for, mm; infinite for scaled orthographic projection.
+    decoupled : bool
+        Whether the two predicted maps are identity and expression; if not, only their sum is compared.
 
     Returns
     -------
     dict[str, torch.Tensor]
-        (B,) each: mean vertex distance of the neutral face, the expression's offset and the full face
-        (``identity_mm``, ``expression_mm``, ``full_mm``), angle between the rotations (``pose_degrees``), mean
-        distance of the projected landmarks in the crop (``landmark_pixels``), and root mean square of the
-        albedo coefficients' error in standard deviations (``albedo_stddevs``), if there are any.
+        (B,) each: mean vertex distance of the neutral face and the expression's offset, if they are decoupled, and of
+        the full face (``identity_mm``, ``expression_mm``, ``full_mm``), angle between the rotations
+        (``pose_degrees``), mean distance of the projected landmarks in the crop (``landmark_pixels``), and root mean
+        square of the albedo coefficients' error in standard deviations (``albedo_stddevs``), if there are any.
     """
     size = truth.image.shape[-1]
     identity, expression = (
@@ -58,6 +60,8 @@ def geometry_errors(
     errors = {
         "identity_mm": identity.norm(dim=-1).mean(-1),
         "expression_mm": expression.norm(dim=-1).mean(-1),
+    } if decoupled else {}
+    errors |= {
         "full_mm": (identity + expression).norm(dim=-1).mean(-1),
         "pose_degrees": pose_distance(predicted.parameters.pose, truth.parameters.pose),
         "landmark_pixels": (projected - truth.landmarks).norm(dim=-1).mean(-1),

@@ -156,7 +156,8 @@ class FusionTask(Task):
     Raises
     ------
     ValueError
-        If the crops have another size than those of the runs, or there is no texture stream.
+        If the crops have another size than those of the runs, there is no texture stream, or no identity map to be
+        symmetric.
     """
 
     kind = "fusion"
@@ -176,6 +177,11 @@ class FusionTask(Task):
         network = trained.network
         if network.generator is None:
             raise ValueError("fusion needs a texture stream; give a texture run (--texture)")
+        if config.lambda_symmetry and trained.metadata["shape"] == "single":
+            raise ValueError(
+                "lambda_symmetry must be 0 for a geometry run of shape 'single', whose map holds the expression too, "
+                f"got {config.lambda_symmetry:g}"
+            )
         super().__init__(dataset, config, device, workers)
         self.network, self.renderer = network.to(memory_format=self.memory_format), trained.renderer
         self.start = copy.deepcopy(network.geometry)  # frozen
@@ -354,6 +360,7 @@ class FusionTask(Task):
             errors |= geometry_errors(
                 Geometry(face.identity_map, face.expression_map, face.parameters), self.preparer(raw),
                 self.preparer.maps, self.landmarks, self.trained.metadata["camera_distance"],
+                decoupled=self.trained.metadata["shape"] != "single",
             )
         if "albedo_map" in raw:
             inside = self.mask.expand(len(image), 1, -1, -1)

@@ -18,7 +18,8 @@ from model.config import GeometryConfig
 from model.data import FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
 from model.losses import (
-    albedo_weights, asm_loss, identity_weights, map_laplacian, parameter_loss, smoothness_loss, symmetry_loss,
+    albedo_weights, asm_loss, equal_weights, identity_weights, map_laplacian, parameter_loss, smoothness_loss,
+    symmetry_loss,
 )
 from model.metrics import geometry_errors
 from model.trainer import Task, run_training
@@ -141,31 +142,30 @@ class GeometryTask(Task):
         self.maps = self.preparer.maps
         self.landmarks = torch.tensor(model.landmarks, dtype=torch.int64, device=device)
         self.mode_weights = torch.tensor(albedo_weights(model), device=device)
-        self.weights = torch.tensor(identity_weights(model, maps), device=device)
+        weights = identity_weights(model, maps)
+        self.weights = torch.tensor(weights if config.weighted else equal_weights(weights), device=device)
         self.mask = torch.tensor(maps.chart.mask, device=device)
         self.laplacian = map_laplacian(model, maps).to(device)
 
         attributes = dataset.attributes
-        self.network = GeometryStream(
-            len(model.albedo_basis), int(attributes["size"]), config.width, batch_norm=not config.encoder_weights
-        )
-        self.network.identity_decoder.start_from_(torch.tensor(maps.mean_map))
+        described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "size")
+        self.metadata = {
+            **{key: attributes[key] if isinstance(attributes[key], str) else int(attributes[key]) for key in described},
+            "albedo_modes": len(model.albedo_basis), "id_modes": len(model.id_basis),
+            "exp_modes": len(model.exp_basis), "scale": maps.scale, "centre": torch.tensor(maps.centre),
+            "chart_uv": torch.tensor(maps.chart.uv), "samples_sha256": dataset.samples_sha256,
+        }
+        self.network = geometry_stream(config, self.metadata)
+        self.network.start_from_(maps)
         if config.encoder_weights:
             load_vgg(self.network.encoder, Path(config.encoder_weights))
         self.network.to(device, memory_format=self.memory_format)
         self.networks, self.optimisers = {"geometry": self.network}, {"adam": self.adam(self.network)}
-        described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "size")
-        self.metadata = {
-            **{key: attributes[key] if isinstance(attributes[key], str) else int(attributes[key]) for key in described},
-            "albedo_modes": len(model.albedo_basis), "scale": maps.scale, "centre": torch.tensor(maps.centre),
-            "chart_uv": torch.tensor(maps.chart.uv),
-            "samples_sha256": dataset.samples_sha256,
-        }
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the stream once, on Eq. (4) in the first phase and Eq. (8) in the second."""
         config = self.config
-        batch = self.preparer(raw, config.augmentation, step_generator(config.seed, step))
+        batch = self.batch(raw, config.augmentation, step_generator(config.seed, step))
         losses = self.losses(batch, whole_stream=step >= config.parameter_steps)
         adam = self.optimisers["adam"]
         adam.zero_grad(set_to_none=True)
@@ -174,7 +174,10 @@ class GeometryTask(Task):
         return {key: value.detach() for key, value in losses.items()}
 
     def losses(self, batch: GeometryBatch, whole_stream: bool) -> dict[str, torch.Tensor]:
-        """Return the terms of Eq. (8) and their weighted sum ``loss``; without the decoders only those of Eq. (4)."""
+        """Return the terms of Eq. (8) and their weighted sum ``loss``; without the decoders only those of Eq. (4).
+
+        A symmetry or smoothness loss of weight 0 is not made.
+        """
         config, network = self.config, self.network.train()
         image = batch.image.contiguous(memory_format=self.memory_format)
         with self.autocast():
@@ -188,19 +191,28 @@ class GeometryTask(Task):
             losses["asm"] = asm_loss(
                 identity_map, expression_map, batch.identity_map, batch.expression_map, self.weights
             )
-            losses["symmetry"] = symmetry_loss(identity_map, self.mask)
-            losses["smoothness"] = smoothness_loss(identity_map + expression_map, self.laplacian)
-            losses["loss"] = (
-                losses["loss"] + config.eta_a * losses["asm"] + config.eta_s * losses["symmetry"]
-                + config.eta_r * losses["smoothness"]
-            )
+            losses["loss"] = losses["loss"] + config.eta_a * losses["asm"]
+            if config.eta_s:
+                losses["symmetry"] = symmetry_loss(identity_map, self.mask)
+                losses["loss"] = losses["loss"] + config.eta_s * losses["symmetry"]
+            if config.eta_r:
+                losses["smoothness"] = smoothness_loss(identity_map + expression_map, self.laplacian)
+                losses["loss"] = losses["loss"] + config.eta_r * losses["smoothness"]
         return losses
 
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the `geometry_errors` of a raw batch, not augmented, in full precision."""
-        batch = self.preparer(raw)
+        batch = self.batch(raw)
         predicted = self.network.eval()(batch.image.contiguous(memory_format=self.memory_format))
-        return geometry_errors(predicted, batch, self.maps, self.landmarks)
+        return geometry_errors(predicted, batch, self.maps, self.landmarks, decoupled=self.config.shape != "single")
+
+    def batch(self, raw: dict[str, torch.Tensor], *augmentation) -> GeometryBatch:
+        """Return what `GeometryPreparer` makes of a raw batch; for a single map, true maps as that should be."""
+        batch = self.preparer(raw, *augmentation)
+        if self.config.shape != "single":
+            return batch
+        whole = batch.identity_map + batch.expression_map
+        return batch._replace(identity_map=whole, expression_map=torch.zeros_like(whole))
 
 
 class TrainedGeometry(NamedTuple):
@@ -226,8 +238,10 @@ class TrainedGeometry(NamedTuple):
 
 def geometry_stream(config: GeometryConfig, metadata: dict) -> GeometryStream:
     """Return an untrained stream of the shape of a run's, by its config and the metadata of its checkpoint."""
+    modes = (metadata["id_modes"], metadata["exp_modes"]) if config.shape == "linear" else (0, 0)
     return GeometryStream(
-        metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights
+        metadata["albedo_modes"], metadata["size"], config.width, batch_norm=not config.encoder_weights,
+        shape=config.shape, decoder_width=config.decoder_width, modes=modes,
     )
 
 
