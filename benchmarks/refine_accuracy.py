@@ -21,7 +21,8 @@ import torch
 
 from asmgen.crop import crop_image, face_square, square_transform
 from asmgen.maps import AttributeMaps
-from asmgen.synth import _random_face, synthesize_300wlp
+from asmgen.synth import synthesize_300wlp
+from asmgen.synthetic_faces import random_face
 from asmgen.w300lp import find_samples, read_sample
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
@@ -75,7 +76,7 @@ def scene(sample, model, maps, size, rng, seed) -> dict:
     transform = square_transform(square, size)
     pose, position = transform_placement(sample.pose.astype(float), sample.position.astype(float), transform)
     labels = transform_points(sample.landmarks.astype(float), transform) + rng.normal(0, 1.5 * size / 256, (68, 2))
-    drawn = _random_face(model, np.random.default_rng([seed, int(sample.name.split("_")[1])]))
+    drawn = random_face(model, np.random.default_rng([seed, int(sample.name.split("_")[1])]))
     colours = drawn.colours[np.flatnonzero(model.regions)]  # skin detail included
 
     def mixed(coeffs: np.ndarray, share: float) -> np.ndarray:

@@ -18,7 +18,8 @@ from scipy.ndimage import distance_transform_edt
 
 from asmgen.photometry import Photometry
 from asmgen.refit import Refitter
-from asmgen.synth import _random_face, synthesize_300wlp
+from asmgen.synth import synthesize_300wlp
+from asmgen.synthetic_faces import random_face
 from asmgen.w300lp import find_samples, read_sample
 from bfm.charts import make_chart
 from bfm.light import sh_basis
@@ -50,7 +51,7 @@ def main(count: int, seed: int, size: int):
         for entry in find_samples(Path(folder, "faces")):
             photo = read_sample(entry, model)
             image = np.asarray(photo.image)
-            face = _random_face(model, np.random.default_rng([seed, int(photo.name.split("_")[1])]))
+            face = random_face(model, np.random.default_rng([seed, int(photo.name.split("_")[1])]))
             truth = np.moveaxis(chart.unwrap(face.colours), 0, -1)
             fitted, _ = photometry.fit_light(
                 image, photo.id_coeffs, photo.exp_coeffs, photo.albedo_coeffs, photo.pose, photo.position

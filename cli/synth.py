@@ -16,10 +16,15 @@ def synth():
 @click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", type=click.IntRange(min=1), required=True, help="Number of images.")
 @click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`.")
+@click.option("--expressions", type=click.Choice(["normal", "acts"]), default="normal", show_default=True,
+              help="Each mode from a normal distribution, or a few acts of the open face model (smile, wink, ...) "
+                   "at once, without the pairs that `synth expressions` holds out.")
 @click.option("--image-size", type=click.IntRange(min=64), default=450, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
-def synth_300wlp(out_dir: Path, count: int, face_model: str, image_size: int, seed: int, jobs: int):
+def synth_300wlp(
+    out_dir: Path, count: int, face_model: str, expressions: str, image_size: int, seed: int, jobs: int
+):
     """Render faces into OUT in the layout of 300W-LP: photos, .mat annotations, landmarks.
 
     \b
@@ -29,5 +34,7 @@ def synth_300wlp(out_dir: Path, count: int, face_model: str, image_size: int, se
     from bfm.model_file import load_model
 
     with one_sentence():
-        synthesize_300wlp(out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size)
+        synthesize_300wlp(
+            out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size, expressions=expressions
+        )
     click.echo(f"rendered {count} images into {out_dir}")

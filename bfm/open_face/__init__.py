@@ -20,6 +20,8 @@ from bfm.open_face.subdivide import subdivision
 DATA_FILE = Path(__file__).with_name("open_face.npz")
 LEVELS = 2
 MEAN_STEP = 2.0**-10  # mm
+COEFFICIENTS = "open-face-1"
+"""Coefficient space of the model (`MorphableModel.coefficients`)."""
 LICENCE = (
     "Free for any use: shapes derived from MakeHuman's CC0 data (base mesh and targets by the MakeHuman community, "
     "face units by Mika Suominen), colours procedural; see bfm/open_face/PROVENANCE.md."
@@ -56,7 +58,7 @@ def open_face_model() -> MorphableModel:
         id_stddev=data["id_stddev"], exp_stddev=data["exp_stddev"], albedo_stddev=albedo_stddev,
         triangles=triangles, mouth_triangles=close_mouth(triangles, mean_shape, landmarks),
         landmarks=landmarks, mirror=mirror, regions=data["regions"],
-        name="dualface open face 1", layout="open", coefficients="open-face-1", licence=LICENCE,
+        name="dualface open face 1", layout="open", coefficients=COEFFICIENTS, licence=LICENCE,
     )
 
 

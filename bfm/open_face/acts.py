@@ -7,6 +7,8 @@ some degree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bfm.open_face import expression_units
@@ -43,6 +45,24 @@ ACTS = {
 }
 """Full strength of each act, by the names of `expression_units`."""
 
+HELD_OUT_PAIRS = (
+    ("gape", "close eyes"), ("smile", "raise brow left"), ("kiss", "anger"), ("oh", "wink left"),
+    ("jaw left", "disgust"), ("puff", "raise brow right"),
+)
+"""Acts that move different parts of the face, and are never drawn together for training."""
+
+STRESS_UNITS = {
+    "mouth_open": {"jaw_open": 1.0},
+    "pout": ACTS["pout"],
+    "smile": ACTS["smile"],
+    "brows": {"brow_inner_up": 1.0, "brow_outer_up_left": 1.0, "brow_outer_up_right": 1.0},
+    "eyes_closed": {"blink_left": 1.0, "blink_right": 1.0},
+}
+"""What the expression stress asks of a face one at a time, at full strength; with `COMBINED` these are its units."""
+
+COMBINED = "combined"
+"""The unit of the expression stress that makes both acts of one of `HELD_OUT_PAIRS`."""
+
 
 def act_coefficients(**strengths: float) -> np.ndarray:
     """Return expression coefficients of named movements.
@@ -69,7 +89,9 @@ def act_coefficients(**strengths: float) -> np.ndarray:
     return sum((strength * units[name] for name, strength in strengths.items()), np.zeros(len(units), np.float32))
 
 
-def random_expressions(rng: np.random.Generator, count: int) -> np.ndarray:
+def random_expressions(
+    rng: np.random.Generator, count: int, without: Sequence[tuple[str, str]] = ()
+) -> np.ndarray:
     """Return coefficients of random expressions: one to three acts and a little of everything.
 
     Parameters
@@ -78,6 +100,9 @@ def random_expressions(rng: np.random.Generator, count: int) -> np.ndarray:
         Source of chance.
     count : int
         Number of faces B.
+    without : Sequence[tuple[str, str]]
+        Pairs of acts. No face makes all movements of both of a pair, be it by these or by other acts: without
+        ("gape", "close eyes") none opens the jaw with both eyes closed, nor by talking while winking with each.
 
     Returns
     -------
@@ -85,8 +110,20 @@ def random_expressions(rng: np.random.Generator, count: int) -> np.ndarray:
         (B, 29) float32 coefficients in standard deviations.
     """
     acts = [act_coefficients(**movements) for movements in ACTS.values()]
+    movements = [_movements(name) for name in ACTS]
+    held_out = [_movements(*pair) for pair in without]
     coefficients = rng.normal(0, 0.15, (count, len(acts[0])))
     for row in coefficients:
-        for act in rng.choice(len(acts), rng.integers(1, 4), replace=False):
+        while True:
+            drawn = rng.choice(len(acts), rng.integers(1, 4), replace=False)
+            made = set().union(*(movements[act] for act in drawn))
+            if not any(pair <= made for pair in held_out):
+                break
+        for act in drawn:
             row += rng.uniform(0.1, 0.9) * acts[act]
     return coefficients.astype(np.float32)
+
+
+def _movements(*names: str) -> set[tuple[str, bool]]:
+    """What some acts move, and whether forward."""
+    return {(movement, strength > 0) for name in names for movement, strength in ACTS[name].items()}
