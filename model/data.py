@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
 from bfm.morphable_model import MorphableModel
+from model.config import RunConfig
 from texgen import ftd
 
 LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
@@ -33,6 +34,9 @@ _ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
 _VERSIONS = {
     asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION, face_crops.KIND: face_crops.SCHEMA_VERSION,
 }
+
+_SAME = ("face_model_sha256", "chart", "size")
+"""In what shards must agree with a network for what is known of their faces to be compared."""
 
 MAX_CHART_SHIFT = 0.02
 """Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
@@ -350,3 +354,53 @@ def split_identities(
     held_out = np.flatnonzero(is_held)
     every = 1 if most is None else max(1, math.ceil(len(held_out) / max(1, most)))
     return np.flatnonzero(~is_held), held_out[::every]
+
+
+def held_out_samples(dataset: FaceDataset, config: RunConfig, metadata: dict) -> np.ndarray | None:
+    """Return which samples a run held out of the shards it was trained on.
+
+    Parameters
+    ----------
+    dataset : FaceDataset
+        Of these shards, or of others.
+    config : RunConfig
+        Of the run.
+    metadata : dict
+        Of its checkpoint.
+
+    Returns
+    -------
+    np.ndarray | None
+        (N,) indices, increasing; None if it held none out, or was not trained on these samples, as they are now.
+    """
+    if not config.validation_fraction or metadata["samples_sha256"] != dataset.samples_sha256:
+        return None
+    return split_identities(dataset.sources, config.validation_fraction, config.seed)[1]
+
+
+def samples_with_truth(dataset: FaceDataset, metadata: dict) -> tuple[list[FaceDataset], list[Path]]:
+    """Open the photos of shards of any kind again with all that is known of them and can be compared with a network's.
+
+    Parameters
+    ----------
+    dataset : FaceDataset
+        Read with `FUSION`.
+    metadata : dict
+        Of the network: its face model, chart and size.
+
+    Returns
+    -------
+    tuple[list[FaceDataset], list[Path]]
+        One a build, and the folders of builds of which only the photos can be used: nothing more is known of them, or
+        it is of another face model, chart or size.
+    """
+    samples, unknown = [], []
+    for build in dataset.builds:
+        attributes, wanted = build.attributes, FUSION
+        if all(attributes.get(key) == metadata[key] for key in _SAME):
+            # albedo that holds the light cannot be compared
+            wanted = TRUTH[asmd.KIND if attributes.get("lit") else attributes["kind"]]
+        else:
+            unknown.append(build.paths[0].parent)
+        samples.append(FaceDataset([build.paths], replace(wanted, kinds=FUSION.kinds)))
+    return samples, unknown

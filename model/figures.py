@@ -6,7 +6,6 @@ features.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,25 +17,22 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
-from asmgen.sheets import write
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import TextureBatch, TexturePreparer
 from model.checkpoint import weights_sha256
 from model.config import FusionConfig, RunConfig, TextureConfig
-from model.data import FUSION, TEXTURE, FaceDataset, face_in_chart, split_identities
+from model.data import FUSION, TEXTURE, FaceDataset, face_in_chart, held_out_samples
 from model.dual_stream import TrainedFaces, draw_face, load_dual_stream
 from model.fusion_losses import compose, photometric_error
 from model.geometry import GeometryStream
 from model.metrics import texture_errors
+from model.picture_sheet import TILE, Cell, above, picture_sheet, pixels_of, tile_of
 from model.regions import region_statistics
 from model.texture import Stylised
 from model.train_geometry import torch_device
 from model.train_texture import TrainedTexture, albedo_predictor, load_texture_stream, predict_linear_albedo
 
-TILE = 224
-GAP = 6
-LINE = 17
 SAMPLE_COUNT = 4
 PANEL = 100
 """Height of the plots of Fig. 15, pixels."""
@@ -52,13 +48,6 @@ NOSE_AND_MOUTH = (*range(27, 36), *range(48, 68))
 
 _MUST_MATCH = ("face_model_sha256", "chart", "size", "lit")
 _COLOURS = tuple(tuple(int(255 * part) for part in colour) for colour in colormaps["tab10"].colors)
-
-
-class Cell(NamedTuple):
-    """A picture of a figure and the lines of text below it."""
-
-    picture: Image.Image
-    lines: tuple[str, ...] = ()
 
 
 class Scene(NamedTuple):
@@ -192,8 +181,8 @@ def comparison_figure(
         numbers = [errors[0]["linear_mae"][row], *(error["albedo_mae"][row] for error in errors)]
         lines = [*(f"error {number:.4f}" for number in numbers), f"{100 * seen[row]:.0f} % seen in the photo"]
         rows.append([
-            Cell(_picture(batch.image[row]), (name,)),
-            *(Cell(_picture(albedo), (line,)) for albedo, line in zip(maps, lines)),
+            Cell(tile_of(batch.image[row]), (name,)),
+            *(Cell(tile_of(albedo), (line,)) for albedo, line in zip(maps, lines)),
         ])
         if close_ups:
             in_photo, in_chart = (points[..., NOSE_AND_MOUTH, :] for points in scene.landmarks)
@@ -203,7 +192,7 @@ def comparison_figure(
             ])
     headings = labels or _distinct([describe(run.config) for run in scene.runs], checkpoints)
     linear = "3DMM, predicted" if scene.runs[0].config.predicted_albedo else "3DMM"
-    return _sheet(["photo", linear, *headings, "albedo in the photo"], rows)
+    return picture_sheet(["photo", linear, *headings, "albedo in the photo"], rows)
 
 
 def regions_figure(
@@ -250,14 +239,14 @@ def regions_figure(
             (made.style, on_face, scene.batch.image, (name,)),
             (made.content * in_chart, True, scene.batch.linear_albedo, ("linear albedo",)),
         ):
-            tile = _picture(picture[row])
+            tile = tile_of(picture[row])
             activations = _activations(features[row], made.regions[row])[list(regions)]
             peaks = [_peak(activation * allowed) for activation in activations]
             rows.append([
                 Cell(_circled(tile, dict(enumerate(peaks))), lines),
                 *(Cell(_circled(_heated(tile, activations[place]), {place: peak})) for place, peak in enumerate(peaks)),
             ])
-    return _sheet(["correspondence", *(f"region {region}" for region in regions)], rows)
+    return picture_sheet(["correspondence", *(f"region {region}" for region in regions)], rows)
 
 
 def statistics_figure(
@@ -298,17 +287,17 @@ def statistics_figure(
         region_statistics(made.style, torch.cat([everywhere, made.regions[:, list(regions)]], 1)), -1
     ).numpy()
     for row, name in enumerate(scene.names):
-        picture = _picture(scene.batch.image[row])
+        picture = tile_of(scene.batch.image[row])
         activations = _activations(made.style[row], made.regions[row])[list(regions)]
         pictures = [picture, *(_heated(picture, part) for part in activations)]
         whole = statistics[row, 0]
         rows.append([
-            Cell(_above(tile, _dots(dots, whole, statistics[row])), (
+            Cell(above(tile, _dots(dots, whole, statistics[row])), (
                 *((name,) if place == 0 else ()), "mean {:.3f}, deviation {:.3f}".format(*dots.mean(0)),
             )) for place, (tile, dots) in enumerate(zip(pictures, statistics[row]))
         ])
     headings = ["whole image (a dot a channel: mean right, deviation up)", *(f"region {region}" for region in regions)]
-    return _sheet(headings, rows)
+    return picture_sheet(headings, rows)
 
 
 @torch.no_grad()
@@ -367,14 +356,14 @@ def fusion_figure(
         runs.insert(0, load_dual_stream(geometry, texture, face_model, device, distance))
         labels = ["start", *labels]
     sources = dataset.sources
-    rows = [[Cell(_picture(image), (f"{index}: {sources[index]}",))] for index, image in zip(samples, photo)]
+    rows = [[Cell(tile_of(image), (f"{index}: {sources[index]}",))] for index, image in zip(samples, photo)]
     for run in runs:
         image = photo.to(run.renderer.centre.device)
         rendered = draw_face(run.renderer, run.network(image))
         errors = photometric_error(rendered.image, image, rendered.mask)
         for row, picture, error in zip(rows, compose(rendered.image, image, rendered.mask).cpu(), errors):
-            row.append(Cell(_picture(picture), (f"error {error:.4f}",)))
-    return _sheet(["photo", *labels], rows)
+            row.append(Cell(tile_of(picture), (f"error {error:.4f}",)))
+    return picture_sheet(["photo", *labels], rows)
 
 
 def _load_fusion(
@@ -455,9 +444,8 @@ def _origin(sha256: str) -> str:
 
 def _default_samples(dataset: FaceDataset, config: RunConfig, metadata: dict) -> np.ndarray:
     """At most `SAMPLE_COUNT` samples, evenly spread, of those that a run held out of these, or of all."""
-    indices = np.arange(len(dataset))
-    if config.validation_fraction and metadata["samples_sha256"] == dataset.samples_sha256:
-        indices = split_identities(dataset.sources, config.validation_fraction, config.seed)[1]
+    held_out = held_out_samples(dataset, config, metadata)
+    indices = np.arange(len(dataset)) if held_out is None else held_out
     return indices[np.unique(np.linspace(0, len(indices) - 1, SAMPLE_COUNT).round().astype(int))]
 
 
@@ -501,21 +489,12 @@ def _in_hull(points: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarra
     return (middles @ sides[:, :2].T + sides[:, 2] <= FACE_MARGIN * cell.max()).all(-1)
 
 
-def _picture(values: torch.Tensor) -> Image.Image:
-    """A (3, S, S) image or map in [0, 1] as a tile."""
-    return _pixels(values).resize((TILE, TILE), Image.Resampling.BICUBIC)
-
-
-def _pixels(values: torch.Tensor) -> Image.Image:
-    return Image.fromarray((values.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
-
-
 def _close_up(values: torch.Tensor, points: np.ndarray) -> Image.Image:
     """The square about some points, pixels, of a (3, S, S) image as a tile; black beyond its border."""
     low, high = points.min(0), points.max(0)
     middle, half = (low + high) / 2 + 0.5, 0.6 * (high - low).max()
     box = (*(middle - half), *(middle + half))
-    return _pixels(values).transform((TILE, TILE), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
+    return pixels_of(values).transform((TILE, TILE), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
 
 
 def _heated(picture: Image.Image, activation: np.ndarray) -> Image.Image:
@@ -554,32 +533,3 @@ def _dots(values: np.ndarray, behind: np.ndarray, everything: np.ndarray) -> Ima
 
 def _disc(x: float, y: float, radius: float) -> tuple[float, ...]:
     return x - radius, y - radius, x + radius, y + radius
-
-
-def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    both = Image.new("RGB", (upper.width, upper.height + GAP + lower.height), "white")
-    both.paste(upper, (0, 0))
-    both.paste(lower, (0, upper.height + GAP))
-    return both
-
-
-def _sheet(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Image.Image:
-    """Cells in a grid with a heading over each column."""
-    wrapped = [textwrap.wrap(heading, TILE // 8) for heading in headings]
-    heights = [max(cell.picture.height + LINE * len(cell.lines) for cell in row) + GAP for row in rows]
-    top = GAP + LINE * max(map(len, wrapped))
-    sheet = Image.new("RGB", (GAP + len(headings) * (TILE + GAP), top + sum(heights)), "white")
-
-    def write_lines(lines: Sequence[str], column: int, below: int):
-        for place, line in enumerate(lines):
-            middle = GAP + column * (TILE + GAP) + TILE // 2
-            write(sheet, (middle, below + LINE * place + LINE // 2), line[-34:], 13, "mm")
-
-    for column, lines in enumerate(wrapped):
-        write_lines(lines, column, GAP // 2)
-    for row, height in zip(rows, heights):
-        for column, cell in enumerate(row):
-            sheet.paste(cell.picture, (GAP + column * (TILE + GAP), top))
-            write_lines(cell.lines, column, top + cell.picture.height)
-        top += height
-    return sheet

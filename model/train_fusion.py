@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from asmgen import asmd
 from bfm.light import sh_basis
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
@@ -20,7 +18,7 @@ from bfm.render import clay_colours
 from model.batches import GeometryPreparer, TextureBatch, prepare_photos
 from model.checkpoint import weights_sha256
 from model.config import FusionConfig
-from model.data import FUSION, TRUTH, FaceDataset, step_generator, validation_batches
+from model.data import FUSION, FaceDataset, samples_with_truth, step_generator, validation_batches
 from model.dual_stream import Face, TrainedFaces, draw_face, load_dual_stream
 from model.fusion_losses import (
     alignment_loss, compose, identity_loss, keep_loss, photometric_error, pixel_loss, spread,
@@ -42,9 +40,6 @@ factor of two, and a network that gives everyone the same face comes through her
 
 GREY = 0.7
 """Albedo of the face in the column of a sheet that shows the light."""
-
-_SAME = ("face_model_sha256", "chart", "size")
-"""In what shards must agree with the runs for what is known of their faces to be compared."""
 
 
 def train_fusion(
@@ -199,7 +194,7 @@ class FusionTask(Task):
         self.laplacian = map_laplacian(trained.model, trained.maps).to(device)
         self.landmarks = torch.tensor(trained.model.landmarks, dtype=torch.int64, device=device)
         self.trained = trained
-        self.samples, unknown = self._samples()
+        self.samples, unknown = samples_with_truth(dataset, trained.metadata)
         self.note = "; ".join([
             "the pixel loss compares all that is drawn" + (" and that nothing hides (face parsing)" if parsing else ""),
             *(f"nothing but photos is known of the samples in {folder}" for folder in unknown),
@@ -210,19 +205,6 @@ class FusionTask(Task):
             **{f"start_{key}_sha256": weights_sha256(stream) for key, stream in self.networks.items()},
             **{f"{key}_sha256": weights_sha256(other) if other else "" for key, other in given.items()},
         }
-
-    def _samples(self) -> tuple[list[FaceDataset], list[Path]]:
-        """The samples of each build with all that is known of them, and the folders of builds where that is nothing."""
-        samples, unknown = [], []
-        for build in self.dataset.builds:
-            attributes, wanted = build.attributes, FUSION
-            if all(attributes.get(key) == self.trained.metadata[key] for key in _SAME):
-                # albedo that holds the light cannot be compared
-                wanted = TRUTH[asmd.KIND if attributes.get("lit") else attributes["kind"]]
-            else:
-                unknown.append(build.paths[0].parent)
-            samples.append(FaceDataset([build.paths], replace(wanted, kinds=FUSION.kinds)))
-        return samples, unknown
 
     @cached_property
     def preparer(self) -> GeometryPreparer:

@@ -598,7 +598,7 @@ def test_fig_17_draws_the_face_in_its_photo(model, shards, given, tmp_path, monk
 
 def test_fig_17_names_its_columns_and_draws_held_out_photos(model, shards, given, whole_run, tmp_path, monkeypatch):
     sheets = []
-    monkeypatch.setattr("model.figures._sheet", lambda *sheet: sheets.append(sheet))
+    monkeypatch.setattr("model.figures.picture_sheet", lambda *sheet: sheets.append(sheet))
     config = dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_pixel=0.0)
     other = write_fusion(tmp_path / "other", start_of(given), config)
     fusion_figure(shards, [whole_run, other], face_model=model)

@@ -76,13 +76,13 @@ def runs(shards, face_model, geometry, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def drawn(monkeypatch) -> dict:
     """What the last figure put into its sheet."""
-    seen, sheet = {}, figures._sheet
+    seen, sheet = {}, figures.picture_sheet
 
     def look(headings, rows):
         seen.update(headings=list(headings), rows=rows)
         return sheet(headings, rows)
 
-    monkeypatch.setattr(figures, "_sheet", look)
+    monkeypatch.setattr(figures, "picture_sheet", look)
     return seen
 
 
@@ -240,7 +240,7 @@ def test_photo_is_marked_on_the_face_alone(shards, face_model, runs, drawn, monk
     for cell in drawn["rows"][0]:
         marked = np.argwhere((array(cell.picture) == figures._COLOURS[0]).all(-1))
         assert np.allclose(marked.mean(0), (2.5 * 56, 1.5 * 56), atol=1)
-    heat = array(drawn["rows"][0][1].picture) - array(figures._picture(scene.batch.image[0])) / 2
+    heat = array(drawn["rows"][0][1].picture) - array(figures.tile_of(scene.batch.image[0])) / 2
     assert heat[28, 28, 0] > heat[28, 28, 2] + 20  # the heat is drawn beyond the face, too
 
 
