@@ -79,7 +79,7 @@ def _write_photos(out_dir, shared_model, photos, count, seed, image_size, copies
     for photo in photos:
         rng = np.random.default_rng([seed, photo])
         face = random_face(model, rng, expressions)
-        pose_paras = _random_poses(model, face, rng, image_size, copies)
+        pose_paras = random_poses(model, face, rng, image_size, copies)
         for copy in range(min(copies, count - photo * copies)):
             name = f"{SET_NAME}_{photo:06d}_{copy}"
             rng = np.random.default_rng([seed, photo, copy])
@@ -87,10 +87,10 @@ def _write_photos(out_dir, shared_model, photos, count, seed, image_size, copies
     return paths
 
 
-def _random_poses(
+def random_poses(
     model: MorphableModel, face: SyntheticFace, rng: np.random.Generator, image_size: int, copies: int
 ) -> np.ndarray:
-    """(copies, 7) ``Pose_Para``: the first about frontal, the last near a profile, yaw in even steps between."""
+    """Return (copies, 7) ``Pose_Para``: the first about frontal, the last near a profile, yaw in even steps between."""
     pitch, yaw, roll = np.radians(rng.normal((0, 0, 0), (12, 22, 10)))
     yaw = np.clip(yaw, -1.2, 1.2)
     profile = np.copysign(np.radians(rng.uniform(70, 90)), yaw)

@@ -38,3 +38,25 @@ def synth_300wlp(
             out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size, expressions=expressions
         )
     click.echo(f"rendered {count} images into {out_dir}")
+
+
+@synth.command("expressions")
+@click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--people", type=click.IntRange(min=1), required=True, help="Number of people, 36 photos each.")
+@click.option("--image-size", type=click.IntRange(min=64), default=450, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jobs: int):
+    """Render the expression stress set into OUT, in the layout of 300W-LP.
+
+    Each person opens the mouth, pouts, smiles, raises the brows, closes the eyes, and makes two acts at once that
+    `synth 300wlp --expressions acts` never combines: at 0, 25, 50, 75, 100 and 125 % of the full movement.
+
+    \b
+    Example: dualface synth expressions stress --people 20 --jobs 2
+    """
+    from asmgen.synth_expressions import synthesize_expressions
+
+    with one_sentence():
+        written = synthesize_expressions(out_dir, people, seed=seed, jobs=jobs, image_size=image_size)
+    click.echo(f"rendered {len(written)} images of {people} people into {out_dir}")
