@@ -75,7 +75,7 @@ def predict_faces(
         One a photo, in order. A square that cannot be cut out raises the ValueError of `crop_image`.
     """
     photos, size = iter(photos), faces.metadata["size"]
-    decoupled = faces.metadata.get("shape", "dual") != "single"
+    decoupled = faces.metadata["shape"] != "single"
     while batch := list(islice(photos, batch_size)):
         crops = np.stack([crop_image(photo, square, size) for photo, square in batch])
         image = torch.tensor(crops, device=next(faces.network.parameters()).device).permute(0, 3, 1, 2).float() / 255

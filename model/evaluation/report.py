@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from model.checkpoint import CHECKPOINT_NAME
 from model.trainer import json_text
 
 
@@ -58,6 +59,36 @@ def mean_and_spread(values: Iterable[float], decimals: int = 2) -> str:
     values = [float(value) for value in values]
     mean = f"{statistics.fmean(values):.{decimals}f}"
     return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.{decimals}f}"
+
+
+def run_labels(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
+    """Return what runs, and files, are called in tables and figures.
+
+    Parameters
+    ----------
+    paths : Sequence[Path]
+        Folders of runs, checkpoints in them, or other files.
+    labels : Sequence[str]
+        One for each, in order; none for the names of the runs' folders and of the files.
+
+    Returns
+    -------
+    list[str]
+        Distinct.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not as many, or two would be alike.
+    """
+    if labels and len(labels) != len(paths):
+        raise ValueError(f"labels must be one for each of the {len(paths)} runs and files, in order, got {len(labels)}")
+    paths = [Path(path).resolve() for path in paths]
+    labels = list(labels) or [path.parent.name if path.name == CHECKPOINT_NAME else path.stem for path in paths]
+    alike = next((label for label in labels if labels.count(label) > 1), None)
+    if alike is not None:
+        raise ValueError(f"labels must differ, got '{alike}' twice; give each its own (--label)")
+    return labels
 
 
 def write_report(out_dir: Path, tables: dict[str, str], results: dict) -> Path:
