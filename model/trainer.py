@@ -160,7 +160,7 @@ def run_training(
             metrics = task.validate()
             if metrics:
                 record({"step": done, "validation": metrics})
-            _save_sheet(task.pictures(), run_dir, done)
+            save_sheet(task.pictures(), run_dir, done)
 
         if task.note and start == 0:
             record({"step": 0, "note": task.note})
@@ -231,7 +231,8 @@ def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
     return step
 
 
-def _save_sheet(sheet: Image.Image | None, run_dir: Path, done: int):
+def save_sheet(sheet: Image.Image | None, run_dir: Path, done: int):
+    """Save a task's pictures, if there are any, in its run's folder, named by the steps done."""
     if sheet is not None:
         folder = run_dir / "samples"
         folder.mkdir(exist_ok=True)
