@@ -1,6 +1,10 @@
+import numpy as np
 import pytest
 import torch
+from toy import toy_model
 
+from asmgen.maps import AttributeMaps
+from bfm.charts import make_chart
 from model.geometry import GeometryStream, MultiTaskEncoder, denormalise_position, normalise_position
 
 
@@ -44,8 +48,59 @@ def test_an_untrained_decoder_gives_the_map_to_start_from():
     assert torch.equal(again.identity_decoder.start, network.identity_decoder.start)
 
 
-def test_every_weight_is_trained():
-    network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True)
+@pytest.fixture(scope="module")
+def maps():
+    model = toy_model()
+    return AttributeMaps.from_model(model, make_chart(model, "cylindrical", 32))
+
+
+@pytest.mark.parametrize("shape", ("dual", "single", "linear"))
+def test_an_untrained_stream_gives_the_mean_face(maps, shape):
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True, shape=shape, modes=(5, 3))
+    network.start_from_(maps)
+    geometry = network(torch.rand(4, 3, 32, 32))
+    mean = torch.tensor(maps.mean_map)
+    assert 0 < (geometry.identity_map - mean).abs().max() < 0.1
+    assert geometry.expression_map.abs().max() < 0.1
+
+
+def test_a_single_map_is_the_whole_face():
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05, shape="single")
+    assert not any("expression" in name for name in network.state_dict())
+    assert not network(torch.rand(1, 3, 32, 32)).expression_map.any()
+
+
+def test_linear_maps_are_those_of_the_coefficients(maps):
+    network = GeometryStream(albedo_modes=0, size=32, width=0.05, shape="linear", modes=(5, 3)).eval()
+    network.start_from_(maps)
+    again = GeometryStream(albedo_modes=0, size=32, width=0.05, shape="linear", modes=(5, 3)).eval()
+    again.load_state_dict(network.state_dict())  # mean and bases are part of the weights
+    seen, image = [], torch.rand(2, 3, 32, 32)
+    again.linear_shape.layers[-1].weight.data.mul_(1000)
+    again.linear_shape.layers.register_forward_hook(lambda _, __, coeffs: seen.append(coeffs.numpy()))
+    with torch.no_grad():
+        geometry = again(image)
+    id_coeffs, exp_coeffs = np.split(seen[0], [5], 1)
+    assert np.abs(seen[0]).max() > 0.5
+    np.testing.assert_allclose(geometry.identity_map, maps.identity_map(id_coeffs), atol=1e-6)
+    np.testing.assert_allclose(geometry.expression_map, maps.expression_map(exp_coeffs), atol=1e-6)
+
+
+def test_a_wider_single_decoder_has_the_weights_of_two():
+    def decoder_weights(**options) -> int:
+        network = GeometryStream(albedo_modes=4, size=64, width=0.25, **options)
+        return sum(p.numel() for name, p in network.named_parameters() if "decoder" in name)
+
+    dual, single = decoder_weights(), decoder_weights(shape="single")
+    assert single == dual / 2
+    # not quite: the first layer's inputs are the features of the encoder, which stay as many
+    assert 0.9 < decoder_weights(shape="single", decoder_width=2**0.5) / dual < 1
+
+
+@pytest.mark.parametrize("shape", ("dual", "single", "linear"))
+def test_every_weight_is_trained(maps, shape):
+    network = GeometryStream(albedo_modes=4, size=32, width=0.05, batch_norm=True, shape=shape, modes=(5, 3))
+    network.start_from_(maps)
     geometry = network(torch.rand(2, 3, 32, 32))
     outputs = (geometry.identity_map, geometry.expression_map, *geometry.parameters)
     sum((values * torch.randn_like(values)).sum() for values in outputs).backward()

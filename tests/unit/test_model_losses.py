@@ -7,8 +7,8 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from model.geometry import Parameters
 from model.losses import (
-    albedo_weights, asm_loss, identity_weights, map_laplacian, mirror_map, parameter_loss, smoothness_loss,
-    symmetry_loss,
+    albedo_weights, asm_loss, equal_weights, identity_weights, map_laplacian, mirror_map, parameter_loss,
+    smoothness_loss, symmetry_loss,
 )
 
 SIZE = 32
@@ -138,6 +138,14 @@ def test_gradients():
     inputs = tuple(values.requires_grad_() for values in random_parameters())
     weights = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *p: parameter_loss(Parameters(*p), truth, weights, 0.05), inputs)
+
+
+def test_equal_weights_spread_the_same_weight_over_the_face(model, maps):
+    weights = identity_weights(model, maps)
+    equal = equal_weights(weights)
+    assert equal.dtype == weights.dtype and len(np.unique(equal[maps.chart.mask])) == 1
+    assert (equal[~maps.chart.mask] == 0).all()
+    assert equal.mean() == pytest.approx(weights.mean(), rel=1e-6)
 
 
 def test_identity_weights(model, maps):

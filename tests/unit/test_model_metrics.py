@@ -55,6 +55,18 @@ def test_known_errors(face):
         torch.testing.assert_close(errors[key], torch.full((2,), float(expected)), rtol=1e-3, atol=1e-3)
 
 
+def test_maps_that_are_not_decoupled_are_compared_as_a_whole(face):
+    landmarks, maps, batch, predicted = face
+    moved = torch.tensor([3.0, 4.0, 0.0]).view(3, 1, 1) / maps.scale
+    whole = predicted._replace(
+        identity_map=predicted.identity_map + predicted.expression_map + moved,
+        expression_map=torch.zeros_like(predicted.expression_map),
+    )
+    errors = geometry_errors(whole, batch, maps, landmarks, decoupled=False)
+    assert not {"identity_mm", "expression_mm"} & errors.keys()
+    torch.testing.assert_close(errors["full_mm"], torch.full((2,), 5.0), rtol=1e-3, atol=1e-3)
+
+
 def test_landmarks_are_compared_in_pixels_of_the_crop(face):
     landmarks, maps, batch, predicted = face
     position = normalise_position(batch.position + torch.tensor([3.0, -4.0, 0.0]), SIZE)
