@@ -278,6 +278,26 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
     return FaceSample(entry, image, landmarks, kind, **fields)
 
 
+def read_placement(entry: SampleEntry, height: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read where an annotation puts the face, whichever face model its coefficients are of.
+
+    Parameters
+    ----------
+    entry : SampleEntry
+        From `find_samples`.
+    height : int
+        Of the photo, pixels.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray] | None
+        (3,) pose and (3,) position of `bfm.pose`, float32; None if no ``Pose_Para`` is annotated. SampleError is
+        raised for a file that is unreadable or damaged.
+    """
+    parameters = _read_mat(entry.parameters_path, ("Pose_Para",)) if entry.parameters_path else {}
+    return _placement(parameters, height) if parameters else None
+
+
 def read_photo(path: Path) -> Image.Image:
     """Return a photo as RGB, upright by its EXIF tag.
 
@@ -412,14 +432,8 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
             f"the annotation is in the space '{space}' and the face model '{model.name}' in '{model.coefficients}'; "
             "use --refit to fit this model, or give the other one",
         )
-    pose_para = _numbers(parameters, "Pose_Para", 7)
-    pose, position = placement_from_pose_para(pose_para, height)
-    if np.abs(pose).max() > 2 * np.pi or position[2] <= 0:
-        raise SampleError(
-            "damaged annotation",
-            f"Pose_Para must hold angles in radians and a positive scale, got {pose.round(2)} and {pose_para[6]:g}",
-        )
-    fields = {"pose": pose.astype(np.float32), "position": position.astype(np.float32)}
+    pose, position = _placement(parameters, height)
+    fields = {"pose": pose, "position": position}
     for field, key, stddev in (
         ("id_coeffs", "Shape_Para", model.id_stddev), ("exp_coeffs", "Exp_Para", model.exp_stddev)
     ):
@@ -433,6 +447,18 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
     if "Light_SH" in parameters:
         fields["light"] = _numbers(parameters, "Light_SH", 9).astype(np.float32)
     return fields
+
+
+def _placement(parameters: dict[str, np.ndarray | str], height: int) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) pose and (3,) position, float32, of ``Pose_Para``."""
+    pose_para = _numbers(parameters, "Pose_Para", 7)
+    pose, position = placement_from_pose_para(pose_para, height)
+    if np.abs(pose).max() > 2 * np.pi or position[2] <= 0:
+        raise SampleError(
+            "damaged annotation",
+            f"Pose_Para must hold angles in radians and a positive scale, got {pose.round(2)} and {pose_para[6]:g}",
+        )
+    return pose.astype(np.float32), position.astype(np.float32)
 
 
 def _check_placement(

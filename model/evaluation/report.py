@@ -84,7 +84,8 @@ def run_labels(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
     if labels and len(labels) != len(paths):
         raise ValueError(f"labels must be one for each of the {len(paths)} runs and files, in order, got {len(labels)}")
     paths = [Path(path).resolve() for path in paths]
-    labels = list(labels) or [path.parent.name if path.name == CHECKPOINT_NAME else path.stem for path in paths]
+    folders = [path.parent if path.name == CHECKPOINT_NAME else path for path in paths]
+    labels = list(labels) or [path.name if path.is_dir() else path.stem for path in folders]
     alike = next((label for label in labels if labels.count(label) > 1), None)
     if alike is not None:
         raise ValueError(f"labels must differ, got '{alike}' twice; give each its own (--label)")
