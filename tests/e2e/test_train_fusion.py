@@ -2,12 +2,11 @@
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import math
 from functools import cache
-from pathlib import Path
 
+import fusion_table
 import numpy as np
 import pytest
 import torch
@@ -37,7 +36,6 @@ from model.train_texture import train_texture
 from model.trainer import read_log, run_training
 
 pytestmark = pytest.mark.usefixtures("without_curves")
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fusion_table.py"
 SIZE = 64  # the landmark networks halve a quarter of it four times
 CONFIG = FusionConfig(
     seed=3, batch_size=3, steps=6, log_every=1, validate_every=3, checkpoint_every=2, validation_fraction=0.3,
@@ -527,33 +525,42 @@ def test_from_the_command_line(shards, tmp_path, model, given):
 def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path, monkeypatch):
     from bfm.model_file import save_model
 
-    spec = importlib.util.spec_from_file_location("fusion_table", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     save_model(model, tmp_path / "toy.h5")
-    monkeypatch.setitem(benchmark.VARIANTS, "no-keep", {"learning_rate": 1e6})  # it collapses, and the rest goes on
+    monkeypatch.setitem(fusion_table.VARIANTS, "no-keep", {"learning_rate": 1e6})  # it collapses, and the rest goes on
     arguments = [
         str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--steps", "3",
         "--batch-size", "2", "--log-every", "1", "--validation-fraction", "0.3", "--device", "cpu",
+        "--seeds", "1", "--minutes", "1e-6",
         "-o", str(tmp_path / "table.json"), "--figure", str(tmp_path / "figure.png"),
         *(part for name, run in given.items() for part in (f"--{name}", str(run))), "--variants",
     ]
-    for variants in (["full"], ["no-keep,no-pixel", "--minutes", "1e-6"]):  # no-pixel is drawn though it had to stop
-        done = CliRunner().invoke(benchmark.main, [*arguments, *variants], catch_exceptions=False)
-        assert done.exit_code == 0
+    for variants in ("full", "no-keep,no-pixel"):  # they are drawn though they had to stop
+        done = CliRunner().invoke(fusion_table.main, [*arguments, variants], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
-    collapsed = report["results"].pop("no-keep")
-    assert collapsed == {"steps": 1, "collapsed": "the network's faces are not finite any more; lower the learning "
-                                                  "rate, and start again"}
-    assert {name: row["steps"] for name, row in report["results"].items()} == {"full": 3, "no-pixel": 2}
-    for name, row in report["results"].items():
+    (collapsed,) = report["results"].pop("no-keep").values()
+    assert (collapsed["steps"], collapsed["collapsed"]) == (
+        1, "the network's faces are not finite any more; lower the learning rate, and start again"
+    )
+    rows = {name: rows["0"] for name, rows in report["results"].items()}
+    assert {name: row["steps"] for name, row in rows.items()} == {"full": 2, "no-pixel": 2}
+    for name, row in rows.items():
         task = task_of(model, shards, FusionConfig(seed=0, validation_fraction=0.3, camera_distance=math.inf), given)
-        task.network.load_state_dict(load_dual_stream(tmp_path / "runs" / name, model=model).network.state_dict())
+        before = task.validate()["photometric_mae"]
+        run = tmp_path / "runs" / name / "seed-0"
+        task.network.load_state_dict(load_dual_stream(run, model=model).network.state_dict())
         assert row["photometric_mae"] == pytest.approx(task.validate()["photometric_mae"], rel=1e-4)
-    lines = done.output.strip().splitlines()[-5:]
-    names = ["|---" * 14 + "|", "| start", "| full", "| no-pixel", "| no-keep"]
-    assert [line.split(" | ")[0] for line in lines] == names and [line.count("|") for line in lines] == [15] * 5
-    assert lines[-1].split(" | ")[1] == "collapsed at step 1"
+        assert row["start_photometric_mae"] == pytest.approx(before, rel=1e-4)
+        last = [record for record in read_log(run) if "loss" in record][-1]
+        assert (row["from_start_mm"], row["steps"]) == (last["from_start_mm"], last["step"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.output.strip().splitlines()[-6:]]
+    assert [line[:2] for line in lines] == [
+        ["variant", "seeds"], lines[1][:2], ["start", "-"], ["full", "1"], ["no-keep", "0 (1 collapsed)"],
+        ["no-pixel", "1"],
+    ]
+    place = lines[0].index("photometric error")
+    assert [lines[row][place] for row in (2, 3)] == [f"{rows['full'][key]:.4f}" for key in (
+        "start_photometric_mae", "photometric_mae")]
     with Image.open(tmp_path / "figure.png") as sheet:
         assert sheet.width == 4 * 230 + 6  # photo, start and both variants
 
