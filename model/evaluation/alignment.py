@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from bfm.render import vertex_normals
 from bfm.similarity import Similarity, fit_similarity
-from model.evaluation.scans import Scan, border, nose_tip
+from model.evaluation.scans import JAW_POINTS, Scan, border, nose_tip
 
 CROP_RADIUS = 95.0
 """About the scan's nose tip, mm: what both MICC protocols compare."""
@@ -42,7 +42,7 @@ class Alignment:
         Root mean square distance of these pairs of vertices, mm of the scan: what a vertex is off its pair, along the
         surface too.
     landmark_distance : float | None
-        Mean distance of the landmarks that both have, mm of the scan; None if they share none.
+        Mean distance of the landmarks that both have, without the jaw's, mm of the scan; None if they share none.
     """
 
     transform: Similarity
@@ -74,12 +74,11 @@ def initial_transform(prediction: Scan, scan: Scan, scale: bool = True) -> Simil
     Returns
     -------
     Similarity
-        That of the landmarks that both have, if there are four at least; or else nose tip on nose tip (`nose_tip`),
-        both taken as frontal and in mm.
+        That of the landmarks that both have, without the jaw's, if there are four at least; or else nose tip on nose
+        tip (`nose_tip`), both taken as frontal and in mm.
     """
-    shared = sorted(prediction.landmarks.keys() & scan.landmarks.keys())
-    if len(shared) >= 4:
-        source, target = (np.array([mesh.landmarks[number] for number in shared]) for mesh in (prediction, scan))
+    source, target = _shared_landmarks(prediction, scan)
+    if len(source) >= 4:
         return fit_similarity(source, target, scale)
     return Similarity(1.0, np.eye(3), nose_tip(scan) - nose_tip(prediction))
 
@@ -91,9 +90,9 @@ def align(
 
     Each vertex p of the scan (one a `_CELL`, within `radius` of its nose tip) is paired with the nearest vertex q of
     the prediction, whose normal is n, and ``sum w ((p' - q) . n)^2`` is made small over the motion p -> p'; w is
-    Tukey's weight, so that hair and neck, which the prediction lacks, don't pull. The motion found is inverted. Open3D's
-    ICP moves rigidly; its point-to-plane estimate has no scale, so that with `scale` each run of it is followed by one
-    Gauss-Newton step of the same sum over all seven parameters, until the scale settles.
+    Tukey's weight, so that hair and neck, which the prediction lacks, don't pull. The motion found is inverted.
+    Open3D's ICP moves rigidly; its point-to-plane estimate has no scale, so that with `scale` each run of it is followed
+    by one Gauss-Newton step of the same sum over all seven parameters, until nothing moves any more.
 
     The other ways were measured on scans with known truth, from a start 10 % too large, 15 degrees and 20 mm off: the
     scale of Open3D's point-to-point ICP in turn with it is off by 1 %, pairs from prediction to scan by 0.08 %, this by
@@ -120,9 +119,8 @@ def align(
     Raises
     ------
     ValueError
-        If fewer than 100 vertices of the scan take part, or nothing of the prediction is near them.
-    OSError
-        If Open3D can't be imported.
+        If fewer than 100 vertices of the scan take part, or nothing of the prediction is near them. Where Open3D can't
+        be imported, an OSError says what to install.
     """
     registration = _open3d().pipelines.registration
     start = start or initial_transform(prediction, scan, scale)
@@ -154,9 +152,9 @@ def align(
                 break
     found = registration.evaluate_registration(_cloud(motion.apply(near)), surface.cloud, _STAGES[-1])
     transform = _after(_inverse(motion), start)
-    return Alignment(
-        transform, found.fitness, found.inlier_rmse / motion.scale, _landmark_distance(prediction, scan, transform)
-    )
+    source, target = _shared_landmarks(prediction, scan)
+    off = float(np.linalg.norm(transform.apply(source) - target, axis=1).mean()) if len(source) else None
+    return Alignment(transform, found.fitness, found.inlier_rmse / motion.scale, off)
 
 
 def surface_distances(points: np.ndarray, mesh: Scan) -> tuple[np.ndarray, np.ndarray]:
@@ -242,13 +240,13 @@ def _inverse(motion: Similarity) -> Similarity:
     return Similarity(1 / motion.scale, rotation, -rotation @ motion.translation / motion.scale)
 
 
-def _landmark_distance(prediction: Scan, scan: Scan, transform: Similarity) -> float | None:
-    """Mean distance of shared landmarks, mm; None if there are none."""
-    distances = [
-        np.linalg.norm(transform.apply(point) - scan.landmarks[number])
-        for number, point in prediction.landmarks.items() if number in scan.landmarks
-    ]
-    return float(np.mean(distances)) if distances else None
+def _shared_landmarks(prediction: Scan, scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+    """(L, 3) landmarks of each that both have; those of the jaw are on no fixed place of a face."""
+    shared = sorted(number for number in prediction.landmarks.keys() & scan.landmarks.keys() if number >= JAW_POINTS)
+    source, target = (
+        np.array([mesh.landmarks[number] for number in shared]).reshape(-1, 3) for mesh in (prediction, scan)
+    )
+    return source, target
 
 
 def _open3d() -> ModuleType:

@@ -17,6 +17,9 @@ from bfm.rasterize import spread
 SUFFIXES = (".obj", ".ply", ".wrl")
 """Of meshes that `read_scan` reads."""
 
+JAW_POINTS = 17
+"""The first so many of the 68 landmarks lie on the outline of the jaw."""
+
 NOSE_TIP = 30
 OUTER_EYES = (36, 45)
 _EYES, _MOUTH = (36, 39, 42, 45), (48, 54)
@@ -188,6 +191,11 @@ def nose_tip(scan: Scan) -> np.ndarray:
     -------
     np.ndarray
         (3,) mm.
+
+    Raises
+    ------
+    ValueError
+        If the scan is nowhere near its landmarks.
     """
     if NOSE_TIP in scan.landmarks:
         return scan.landmarks[NOSE_TIP]
