@@ -13,6 +13,49 @@ def evaluate():
 
 
 @evaluate.command()
+@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--checkpoint", "checkpoints", metavar="RUN", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Run of `train fusion` or `train geometry`; repeat for more rows.")
+@click.option("--predictions", metavar="NPY", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row a photo "
+                   "below ROOT, sorted by path; repeat for more rows.")
+@click.option("--label", "labels", multiple=True,
+              help="Name of a row: once each, checkpoints first, in order.  [default: the names of runs and files]")
+@click.option("--index-base", type=click.IntRange(0, 1), default=0, show_default=True,
+              help="What pixels are counted from in NPY.")
+@click.option("--annotation", type=click.Choice(["original", "reannotated"]), default="original", show_default=True,
+              help="Truth among the benchmark's arrays.")
+@click.option("--most", type=click.IntRange(min=0), default=8, show_default=True,
+              help="Photos in sheet.png at most, evenly spread from the best to the worst; 0 draws none.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Photos that go through a network together.")
+@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@click.option("--device", help="torch device.  [default: the GPU if there is one]")
+@click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for table.md, results.json, curve.png and sheet.png.")
+def aflw2000(root: Path, output: Path, face_model: str, **chosen):
+    """Measure 68 landmarks (NME) by yaw, pose, and shape, on the photos below ROOT.
+
+    ROOT holds photos and annotations in the layout of AFLW2000-3D or 300W-LP, also of `synth 300wlp`, or photos with
+    landmark files alone; or it holds the arrays of 3DDFA's benchmark (AFLW2000-3D.pts68.npy, ...), which --predictions
+    can be scored on without a photo. Shape is measured where the annotated coefficients are of the face model. A photo
+    that cannot be measured is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Example: dualface evaluate aflw2000 AFLW2000 --checkpoint fusion -o out
+    """
+    from bfm.model_file import load_model
+    from model.evaluation.aflw2000 import evaluate_aflw2000
+
+    with one_sentence():
+        table, truth = evaluate_aflw2000(root, output, load_model(face_model), **chosen)
+    click.echo(table.read_text(encoding="utf-8"))
+    if truth.failed:
+        click.echo("\n".join([*truth.failed, f"{len(truth.failed)} photos could not be measured"]), err=True)
+        raise SystemExit(1)
+
+
+@evaluate.command()
 @click.argument("shards", metavar="SHARDS...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
               type=click.Path(exists=True, path_type=Path),
