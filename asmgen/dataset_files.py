@@ -13,7 +13,7 @@ JPEG_QUALITY = 95
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
 
 
-def check_numbers(**wanted: tuple[int, int]) -> None:
+def check_numbers(**wanted: tuple[float, float]) -> None:
     """Raise ValueError if one of some numbers, given as ``name=(value, least)``, is less."""
     for name, (value, least) in wanted.items():
         if value < least:

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_folder, write_whole
-from asmgen.synthetic_faces import Photograph, SyntheticFace, check_face_model, photograph, random_face
+from asmgen.synthetic_faces import (
+    Photograph, SyntheticFace, centred_position, check_face_model, photograph, random_face,
+)
 from asmgen.w300lp import LANDMARK_FOLDER, placement_from_pose_para, pose_para_from_placement
 from asmgen.workers import run_tasks, share, shared
 from bfm.morphable_model import MorphableModel
@@ -94,16 +96,13 @@ def random_poses(
     pitch, yaw, roll = np.radians(rng.normal((0, 0, 0), (12, 22, 10)))
     yaw = np.clip(yaw, -1.2, 1.2)
     profile = np.copysign(np.radians(rng.uniform(70, 90)), yaw)
-    landmarks = face.vertices[model.landmarks]
     rows = []
     for part in np.linspace(0, 1, copies) if copies > 1 else (0.0,):
         pose = np.array([pitch, yaw + part * (profile - yaw), roll]) + np.radians(rng.normal(0, 2, 3))
         pose[1] = np.clip(pose[1], -np.pi / 2, np.pi / 2)
         scale = image_size / 450 * rng.uniform(1.1, 1.55)
-        placed = project(landmarks, pose, np.array([0, 0, scale]))[:, :2]
-        middle = (placed.min(axis=0) + placed.max(axis=0)) / 2
-        x, y = (image_size - 1) / 2 + rng.normal(0, 0.02 * image_size, 2) - middle
-        rows.append(pose_para_from_placement(pose, np.array([x, y, scale]), image_size)[0])
+        position = centred_position(model, face, pose, scale, image_size, rng.normal(0, 0.02 * image_size, 2))
+        rows.append(pose_para_from_placement(pose, position, image_size)[0])
     return np.array(rows)
 
 

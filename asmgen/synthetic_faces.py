@@ -125,6 +125,36 @@ def random_face(model: MorphableModel, rng: np.random.Generator, expressions: st
     return SyntheticFace(id_coeffs, exp_coeffs, albedo_coeffs, vertices, normals, colours, hair)
 
 
+def centred_position(
+    model: MorphableModel, face: SyntheticFace, pose: np.ndarray, scale: float, image_size: int, offset: np.ndarray
+) -> np.ndarray:
+    """Return the (3,) position that puts a face's landmarks, by their box, in the middle of a photo.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        The face's.
+    face : SyntheticFace
+        Who is photographed.
+    pose : np.ndarray
+        (3,) radians.
+    scale : float
+        Pixels a millimetre.
+    image_size : int
+        Side of the photo, pixels.
+    offset : np.ndarray
+        (2,) from the middle, pixels.
+
+    Returns
+    -------
+    np.ndarray
+        (3,) t_x, t_y (pixels), scale, see `bfm.pose`.
+    """
+    placed = project(face.vertices[model.landmarks], pose, np.array([0, 0, scale]))[:, :2]
+    middle = (placed.min(axis=0) + placed.max(axis=0)) / 2
+    return np.array([*((image_size - 1) / 2 + offset - middle), scale])
+
+
 def photograph(
     model: MorphableModel, face: SyntheticFace, pose: np.ndarray, position: np.ndarray, rng: np.random.Generator,
     image_size: int, harshness: float = 0.0, blur: float = 0.0,

@@ -60,3 +60,56 @@ def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jo
     with one_sentence():
         written = synthesize_expressions(out_dir, people, seed=seed, jobs=jobs, image_size=image_size)
     click.echo(f"rendered {len(written)} images of {people} people into {out_dir}")
+
+
+@synth.command("micc")
+@click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--subjects", type=click.IntRange(min=1), required=True, help="Number of subjects.")
+@click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Of each of three videos.")
+@click.option("--noise", type=click.FloatRange(min=0), default=0.1, show_default=True,
+              help="Of the scans, standard deviation along the normal, mm.")
+@click.option("--mjpg/--frames-as-files", default=False, show_default=True,
+              help="Videos as .mjpg files with one list of landmarks, or as folders with landmarks beside each frame.")
+@click.option("--image-size", type=click.IntRange(min=64), default=400, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+def synth_micc(
+    out_dir: Path, subjects: int, frames: int, noise: float, mjpg: bool, image_size: int, seed: int, jobs: int
+):
+    """Render scans and videos into OUT in the layout of MICC Florence, with the truth in OUT/truth.
+
+    \b
+    Example: dualface synth micc micc --subjects 4 --jobs 2
+    """
+    from asmgen.synth_scans import synthesize_micc
+
+    with one_sentence():
+        synthesize_micc(
+            out_dir, subjects, frames=frames, noise=noise, seed=seed, jobs=jobs, image_size=image_size, mjpg=mjpg
+        )
+    click.echo(f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}")
+
+
+@synth.command("bu3dfe")
+@click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--people", type=click.IntRange(min=1), required=True, help="Number of people.")
+@click.option("--level", "levels", type=click.IntRange(1, 4), multiple=True, default=(1, 2, 3, 4), show_default=True,
+              help="Of the expressions, 4 the full one; may be given several times.")
+@click.option("--noise", type=click.FloatRange(min=0), default=0.1, show_default=True,
+              help="Of the scans, standard deviation along the normal, mm.")
+@click.option("--image-size", type=click.IntRange(min=64), default=512, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+def synth_bu3dfe(
+    out_dir: Path, people: int, levels: tuple[int, ...], noise: float, image_size: int, seed: int, jobs: int
+):
+    """Render scans and pictures of seven expressions into OUT in the layout of BU-3DFE, with the truth in OUT/truth.
+
+    \b
+    Example: dualface synth bu3dfe bu3dfe --people 4 --level 4 --jobs 2
+    """
+    from asmgen.synth_scans import synthesize_bu3dfe
+
+    with one_sentence():
+        synthesize_bu3dfe(out_dir, people, levels, noise=noise, seed=seed, jobs=jobs, image_size=image_size)
+    click.echo(f"rendered {people} people with {1 + 6 * len(set(levels))} scans each into {out_dir}")
