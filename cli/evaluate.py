@@ -14,7 +14,8 @@ def evaluate():
 
 @evaluate.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--checkpoint", "checkpoints", metavar="RUN", multiple=True, type=click.Path(exists=True, path_type=Path),
+@click.option("--checkpoint", "checkpoints", metavar="RUN", multiple=True,
+              type=click.Path(exists=True, path_type=Path),
               help="Run of `train fusion` or `train geometry`; repeat for more rows.")
 @click.option("--predictions", metavar="NPY", multiple=True, type=click.Path(exists=True, path_type=Path),
               help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row a photo "
@@ -89,3 +90,61 @@ def texture(shards: tuple[Path, ...], checkpoints: tuple[Path, ...], output: Pat
     with one_sentence():
         table = evaluate_texture(shards, checkpoints, output, load_model(face_model), **chosen)
     click.echo(table.read_text(encoding="utf-8"))
+
+
+@evaluate.command()
+@click.argument("photos", metavar="PHOTOS", type=click.Path(exists=True, path_type=Path))
+@click.argument("masks", metavar="[MASKS]", required=False,
+                type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--checkpoint", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
+              help="Run of `train fusion` or `train geometry`.")
+@click.option("--parsing", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="BiSeNet weights, to mark the faces in place of MASKS.")
+@click.option("--landmarks", metavar="PATH", type=click.Path(exists=True, path_type=Path),
+              help="List with a row a photo (as CelebA's), or folder of landmark files, pixels.  [default: a landmark "
+                   "file beside the photo, or else the detector]")
+@click.option("--box", "boxes", nargs=4, type=float, multiple=True, metavar="L T R B",
+              help="Face from eyebrows to chin, in pixels of the upright photo: once a photo, in order.")
+@click.option("--whole", is_flag=True, help="Each photo is itself the crop.")
+@click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on.")
+@click.option("--device", help="torch device.  [default: the GPU if there is one]")
+@click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for table.md, results.json and sheet.png.")
+def silhouette(
+    photos: Path, masks: Path | None, checkpoint: Path, parsing: Path | None, landmarks: Path | None, boxes: tuple,
+    whole: bool, face_model: str, device: str | None, output: Path,
+):
+    """Measure whether reconstructed faces cover the faces in PHOTOS (Fig. 7).
+
+    MASKS holds a PNG named as each photo, not 0 where the face is, or CelebAMask-HQ's parts (`<name>_skin.png`, ...).
+    A photo that fails is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Example: dualface evaluate silhouette CelebA-HQ-img CelebAMask-HQ-mask-anno --checkpoint run -o out
+    """
+    from tqdm import tqdm
+
+    from bfm.model_file import load_model
+    from model.dual_stream import load_dual_stream
+    from model.evaluation.face_masks import MaskFolder
+    from model.evaluation.silhouette import evaluate_silhouette
+    from model.parsing import load_parsing_network
+    from model.photos import PhotoLocator, find_photos
+
+    if (masks is None) == (parsing is None):
+        raise click.UsageError("give MASKS or --parsing: one of the two")
+    with one_sentence():
+        found = find_photos([photos], output)
+        if masks:
+            found = [photo for photo in found if not photo.path.is_relative_to(masks)]
+        locator = PhotoLocator(found, boxes, () if landmarks is None else (landmarks,), whole)
+        marked = MaskFolder(masks) if masks else load_parsing_network(parsing)
+        faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)
+        table, failed = evaluate_silhouette(
+            found, locator, faces, marked, output, lambda photos: tqdm(photos, unit="photo", disable=None)
+        )
+    click.echo(table.read_text(encoding="utf-8"))
+    for name, error in failed.items():
+        click.echo(f"{name}: {error}", err=True)
+    if failed:
+        raise SystemExit(1)

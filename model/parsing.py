@@ -221,20 +221,22 @@ class FaceParsing(nn.Module):
         return F.grid_sample(scores, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
     @torch.no_grad()
-    def face_mask(self, image: torch.Tensor) -> torch.Tensor:
+    def face_mask(self, image: torch.Tensor, classes: tuple[str, ...] = FACE) -> torch.Tensor:
         """Return where a photo shows what the face model has.
 
         Parameters
         ----------
         image : torch.Tensor
             (B, 3, S, S) RGB in [0, 1].
+        classes : tuple[str, ...]
+            What counts, of `CLASSES`; not hair, glasses, a hand or background, unless they are named.
 
         Returns
         -------
         torch.Tensor
-            (B, 1, S, S) bool: `FACE`; not hair, glasses, a hand or background.
+            (B, 1, S, S) bool.
         """
-        is_face = torch.tensor([name in FACE for name in CLASSES], device=image.device)
+        is_face = torch.tensor([name in classes for name in CLASSES], device=image.device)
         return is_face[self(image).argmax(1, keepdim=True)]
 
 

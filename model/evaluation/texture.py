@@ -127,6 +127,7 @@ def evaluate_texture(
         f"{len(shown)} photos: {note}.",
         f"R_s, the same for all methods: the pixels {region}, {area:.0f} a photo on average. "
         "MAE and E_pho are of RGB in [0, 1]; the squares of E_pho add up over the channels.",
+        "The true face has the shape, pose and light that the shards know, where they do.",
         *([f"{len(empty)} photos have no such pixel, and do not count: {', '.join(sources[i] for i in empty[:5])}."]
           if empty else []),
         "The paper's rows are on other photos, and over a region that it does not describe: compare the order of the "
@@ -249,7 +250,7 @@ def _sheet(
                 "E_pho {e_pho:.4f}, MAE {mae:.4f}".format(**errors[name]),
             )))
         rows.append(row)
-    return picture_sheet(["photo", *(f"{name} (below: |difference|, 0 to {ERROR_RANGE})" for name in names)], rows)
+    return picture_sheet([f"photo; below the faces: |difference|, 0 to {ERROR_RANGE}", *names], rows)
 
 
 def _error_picture(over: torch.Tensor, drawn: Drawn) -> torch.Tensor:

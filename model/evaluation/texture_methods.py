@@ -20,8 +20,9 @@ from model.metrics import ssim_map, texture_errors
 from model.parsing import FaceParsing
 from model.render import FaceRenderer, Rendered
 
-LINEAR, GENERATED, ON_TRUE_FACE = "linear", "this method", "{}, true geometry"
-"""Names of the methods; the label of a run goes before them where there are several."""
+LINEAR, GENERATED, ON_TRUE_FACE = "linear", "this method", "{} on the true face"
+"""Names of the methods; the label of a run goes before them where there are several. The true face has the shape, the
+pose and the light that the shards know."""
 
 
 def picture_errors(rendered: torch.Tensor, image: torch.Tensor, region: torch.Tensor) -> dict[str, torch.Tensor]:
