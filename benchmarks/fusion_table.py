@@ -23,7 +23,7 @@ from model.checkpoint import weights_sha256
 from model.config import FusionConfig
 from model.data import FUSION, FaceDataset, split_identities
 from model.dual_stream import load_dual_stream
-from model.figures import fusion_figure
+from model.figures.fusion import fusion_figure
 from model.identity import load_identity_network
 from model.landmarks import load_landmark_network
 from model.parsing import load_parsing_network

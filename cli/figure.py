@@ -57,7 +57,7 @@ def regions(output: Path, **chosen):
     \b
     Example: dualface figure regions ftd --checkpoint run -o regions.png
     """
-    from model.figures import regions_figure
+    from model.figures.regions import regions_figure
 
     _draw(regions_figure, output, **chosen)
 
@@ -70,7 +70,7 @@ def statistics(output: Path, **chosen):
     \b
     Example: dualface figure statistics ftd --checkpoint run --region 1 --region 4 --region 7 -o statistics.png
     """
-    from model.figures import statistics_figure
+    from model.figures.regions import statistics_figure
 
     _draw(statistics_figure, output, **chosen)
 
@@ -83,7 +83,7 @@ def stylisation(output: Path, **chosen):
     \b
     Example: dualface figure stylisation ftd --checkpoint adain --checkpoint n8 --checkpoint n16 -o stylisation.png
     """
-    from model.figures import comparison_figure
+    from model.figures.texture import comparison_figure
 
     _draw(comparison_figure, output, **chosen)
 
@@ -96,7 +96,7 @@ def skips(output: Path, **chosen):
     \b
     Example: dualface figure skips ftd --checkpoint no_skips --checkpoint run -o skips.png
     """
-    from model.figures import comparison_figure
+    from model.figures.texture import comparison_figure
 
     _draw(comparison_figure, output, **chosen, close_ups=True)
 
@@ -119,7 +119,7 @@ def fusion(output: Path, **chosen):
     \b
     Example: dualface figure fusion faces --checkpoint full --checkpoint no_identity -o fusion.png
     """
-    from model.figures import fusion_figure
+    from model.figures.fusion import fusion_figure
 
     _draw(fusion_figure, output, **chosen)
 

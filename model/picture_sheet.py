@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -69,3 +70,11 @@ def above(upper: Image.Image, lower: Image.Image) -> Image.Image:
     both.paste(upper, (0, 0))
     both.paste(lower, (0, upper.height + GAP))
     return both
+
+
+def close_up(values: torch.Tensor, points: np.ndarray) -> Image.Image:
+    """Return the square about some (N, 2) points, pixels, of a (3, S, S) image as a tile; black beyond its border."""
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2 + 0.5, 0.6 * (high - low).max()
+    box = (*(middle - half), *(middle + half))
+    return pixels_of(values).transform((TILE, TILE), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)

@@ -26,7 +26,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from model.config import NO_AUGMENTATION, FusionConfig, GeometryConfig, IdentityConfig, LandmarkConfig, TextureConfig
 from model.data import FUSION, FaceDataset, step_generator
 from model.dual_stream import draw_face, load_dual_stream
-from model.figures import fusion_figure
+from model.figures.fusion import fusion_figure
 from model.fusion_losses import photometric_error
 from model.identity import LAYERS, IdentityNetwork, face_crop, load_identity_network
 from model.landmarks import LandmarkNetwork, landmarks_from_heatmaps, load_landmark_network
@@ -605,7 +605,7 @@ def test_fig_17_draws_the_face_in_its_photo(model, shards, given, tmp_path, monk
 
 def test_fig_17_names_its_columns_and_draws_held_out_photos(model, shards, given, whole_run, tmp_path, monkeypatch):
     sheets = []
-    monkeypatch.setattr("model.figures.picture_sheet", lambda *sheet: sheets.append(sheet))
+    monkeypatch.setattr("model.figures.fusion.picture_sheet", lambda *sheet: sheets.append(sheet))
     config = dataclasses.replace(CONFIG, lambda_identity=0.0, lambda_pixel=0.0)
     other = write_fusion(tmp_path / "other", start_of(given), config)
     fusion_figure(shards, [whole_run, other], face_model=model)

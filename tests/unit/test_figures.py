@@ -11,11 +11,12 @@ from toy_ftd import write_toy_ftd
 from asmgen.asmd import decode_image
 from bfm.charts import make_chart
 from cli.main import main
-from model import figures
 from model.checkpoint import save_checkpoint
 from model.config import GeometryConfig, TextureConfig
 from model.data import TEXTURE, FaceDataset, face_in_chart, split_identities
+from model.figures import regions, samples, texture
 from model.geometry import GeometryStream
+from model.picture_sheet import close_up, picture_sheet, tile_of
 from model.train_geometry import load_geometry_stream
 from model.train_texture import TextureTask, albedo_predictor, load_texture_stream
 from texgen.ftd import FtdReader
@@ -76,13 +77,14 @@ def runs(shards, face_model, geometry, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def drawn(monkeypatch) -> dict:
     """What the last figure put into its sheet."""
-    seen, sheet = {}, figures.picture_sheet
+    seen = {}
 
     def look(headings, rows):
         seen.update(headings=list(headings), rows=rows)
-        return sheet(headings, rows)
+        return picture_sheet(headings, rows)
 
-    monkeypatch.setattr(figures, "picture_sheet", look)
+    for module in (regions, texture):
+        monkeypatch.setattr(module, "picture_sheet", look)
     return seen
 
 
@@ -107,7 +109,7 @@ def tile(values: torch.Tensor) -> np.ndarray:
 
 def test_comparison_draws_each_map_over_its_error(shards, face_model, runs, drawn):
     chosen = (6, 1)
-    sheet = figures.comparison_figure(shards, [runs["adain"], runs["regions"]], chosen, face_model, "cpu")
+    sheet = texture.comparison_figure(shards, [runs["adain"], runs["regions"]], chosen, face_model, "cpu")
     assert drawn["headings"] == [
         "photo", "3DMM", "AdaIN, no contextual loss", "n=5, no landmarks, no contextual loss", "albedo in the photo"
     ]
@@ -129,7 +131,7 @@ def test_comparison_draws_each_map_over_its_error(shards, face_model, runs, draw
 
 def test_runs_are_drawn_on_the_linear_albedo_they_were_trained_on(shards, face_model, runs, geometry, drawn):
     paths = [runs["predicted_adain"], runs["predicted"] / "checkpoint.pt"]
-    figures.comparison_figure(shards, paths, [6, 1], face_model, "cpu", geometry)
+    texture.comparison_figure(shards, paths, [6, 1], face_model, "cpu", geometry)
     assert drawn["headings"][1:3] == ["3DMM, predicted", "AdaIN, no contextual loss"]
     network = load_geometry_stream(geometry).network
     face, chart = face_in_chart(load_texture_stream(paths[0]).metadata, face_model, make_chart(
@@ -145,15 +147,15 @@ def test_runs_are_drawn_on_the_linear_albedo_they_were_trained_on(shards, face_m
             error = np.abs(values.numpy().transpose(1, 2, 0) - albedo)[visible].mean()
             assert np.abs(array(cell.picture) - tile(values)).max() <= 1
             assert float(cell.lines[0].removeprefix("error ")) == pytest.approx(error, abs=6e-5)
-    figures.regions_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
+    regions.regions_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
     stream = load_texture_stream(paths[1])
     made = stream.stylise(linear, image)
     inside = torch.nn.functional.avg_pool2d(stream.mask.reshape(1, 1, 32, 32).float(), 8) > 0.5
-    activation = figures._activations((made.content * inside)[0], made.regions[0])[0]
-    heated = figures._heated(Image.fromarray(tile(linear[0]).astype(np.uint8)), activation)
-    expected = array(figures._circled(heated, {0: figures._peak(activation)}))
+    activation = regions._activations((made.content * inside)[0], made.regions[0])[0]
+    heated = regions._heated(Image.fromarray(tile(linear[0]).astype(np.uint8)), activation)
+    expected = array(regions._circled(heated, {0: regions._peak(activation)}))
     assert np.abs(array(drawn["rows"][1][1].picture) - expected).max() <= 2
-    figures.statistics_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
+    regions.statistics_figure(shards, paths[1], [1], [0], face_model, "cpu", geometry)
     style = made.style[0].flatten(1)
     assert drawn["rows"][0][0].lines[1].startswith(f"mean {style.mean():.3f}, ")
 
@@ -168,19 +170,19 @@ def test_the_origin_of_the_linear_albedo_must_be_that_of_the_runs(shards, face_m
         (both, None, r"predicted_adain and .*adain must have been trained on the same linear albedo"),
     ):
         with pytest.raises(ValueError, match=message):
-            figures.comparison_figure(shards, paths, [0], face_model, "cpu", given)
-    for draw in (figures.regions_figure, figures.statistics_figure):
+            texture.comparison_figure(shards, paths, [0], face_model, "cpu", given)
+    for draw in (regions.regions_figure, regions.statistics_figure):
         with pytest.raises(ValueError, match="was trained on predicted linear albedo"):
             draw(shards, runs["predicted"], [0], None, face_model, "cpu")
 
 
 def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
     checkpoints = [runs["flat"] / "checkpoint.pt", runs["regions"]]
-    figures.comparison_figure(shards, checkpoints, [2], face_model, "cpu", labels=["a", "b"], close_ups=True)
+    texture.comparison_figure(shards, checkpoints, [2], face_model, "cpu", labels=["a", "b"], close_ups=True)
     assert drawn["headings"] == ["photo", "3DMM", "a", "b", "albedo in the photo"]
     above, below = drawn["rows"]
     assert [cell.picture.size for cell in below] == [(224, 224)] * 5 and not any(cell.lines for cell in below)
-    scene = figures.stylise_samples(shards, checkpoints, [2], face_model, "cpu")
+    scene = texture.stylise_samples(shards, checkpoints, [2], face_model, "cpu")
     image, linear, albedo, _ = tensors(shards, face_model, 2)
     nose_and_mouth = [*range(27, 36), *range(48, 68)]
     in_photo, in_chart = scene.landmarks[0][0, nose_and_mouth], scene.landmarks[1][nose_and_mouth]
@@ -188,7 +190,7 @@ def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
         (0, image[0], in_photo), (1, linear[0], in_chart), (2, scene.stylised[0].albedo_map[0], in_chart),
         (4, torch.tensor(albedo).permute(2, 0, 1), in_chart),
     ):
-        assert np.abs(array(below[place].picture) - array(figures._close_up(values, points))).max() <= 2
+        assert np.abs(array(below[place].picture) - array(close_up(values, points))).max() <= 2
     sample = FtdReader(shards, face_model).shards[2]
     assert np.allclose(in_photo, sample["landmarks"][nose_and_mouth])
     constants = FtdReader(shards, face_model).shards.constants
@@ -200,53 +202,53 @@ def test_close_ups_follow_in_rows_of_their_own(shards, face_model, runs, drawn):
 def test_a_close_up_is_the_square_about_the_points():
     values = torch.zeros(3, 32, 32)
     values[:, 8:16, 12:20] = 1
-    close_up = array(figures._close_up(values, np.array([[12, 8], [19, 10], [15, 15]]) + 0.0))
-    bright = np.argwhere(close_up[..., 0] > 127)
+    enlarged = array(close_up(values, np.array([[12, 8], [19, 10], [15, 15]]) + 0.0))
+    bright = np.argwhere(enlarged[..., 0] > 127)
     side = 224 * 8 / (7 * 1.2)  # a square of 8 pixels, in one of 1.2 times the 7 between the outermost points
     assert np.allclose(np.ptp(bright, 0) + 1, side, atol=3) and np.allclose(bright.mean(0), 111.5, atol=1.5)
 
 
 def test_regions_are_activations_and_circles_where_they_peak(shards, face_model, runs, drawn):
-    figures.regions_figure(shards, runs["regions"], [3], [4, 0], face_model, "cpu")
+    regions.regions_figure(shards, runs["regions"], [3], [4, 0], face_model, "cpu")
     assert drawn["headings"] == ["correspondence", "region 4", "region 0"]
     image, linear, _, _ = tensors(shards, face_model, 3)
     stream = load_texture_stream(runs["regions"])
     made = stream.stylise(linear, image)
     inside = torch.nn.functional.avg_pool2d(stream.mask.reshape(1, 1, 32, 32).float(), 8) > 0.5
-    on_face = figures._in_hull(FtdReader(shards, face_model).shards[3]["landmarks"], 32, (4, 4))
+    on_face = regions._in_hull(FtdReader(shards, face_model).shards[3]["landmarks"], 32, (4, 4))
     for row, features, picture, allowed in ((0, made.style, image, on_face), (1, made.content * inside, linear, 1)):
         cells = drawn["rows"][row]
         tiled = Image.fromarray(tile(picture[0]).astype(np.uint8))
         masked = features[0, None] * made.regions[0, [4, 0], None]  # Eq. (13)
         activations = masked.square().mean(1).sqrt().numpy()
-        peaks = [figures._peak(activation * allowed) for activation in activations]
+        peaks = [regions._peak(activation * allowed) for activation in activations]
         for place, (cell, activation, peak) in enumerate(zip(cells[1:], activations, peaks)):
-            expected = figures._circled(figures._heated(tiled, activation), {place: peak})
+            expected = regions._circled(regions._heated(tiled, activation), {place: peak})
             assert np.abs(array(cell.picture) - array(expected)).max() <= 2
-        assert np.abs(array(cells[0].picture) - array(figures._circled(tiled, dict(enumerate(peaks))))).max() <= 1
+        assert np.abs(array(cells[0].picture) - array(regions._circled(tiled, dict(enumerate(peaks))))).max() <= 1
     assert drawn["rows"][0][0].lines == ("3: TOY/TOY_1_1",) and drawn["rows"][1][0].lines == ("linear albedo",)
 
 
 def test_photo_is_marked_on_the_face_alone(shards, face_model, runs, drawn, monkeypatch):
-    scene = figures.stylise_samples(shards, [runs["regions"]], [3], face_model, "cpu")
+    scene = texture.stylise_samples(shards, [runs["regions"]], [3], face_model, "cpu")
     background = scene.stylised[0].style.clone()
     background[..., 0, 0] = 1e3  # of the photo, a corner; the next is where the face is
     background[..., 2, 1] = 1e2
     made = [scene.stylised[0]._replace(style=background)]
     landmarks = np.array([[10, 14], [22, 14], [16, 26]] + [[16, 18]] * 65, np.float32)[None]
     scene = scene._replace(stylised=made, landmarks=(landmarks, scene.landmarks[1]))
-    monkeypatch.setattr(figures, "stylise_samples", lambda *arguments: scene)
-    figures.regions_figure(shards, runs["regions"], [3], [2], face_model, "cpu")
+    monkeypatch.setattr(regions, "stylise_samples", lambda *arguments: scene)
+    regions.regions_figure(shards, runs["regions"], [3], [2], face_model, "cpu")
     for cell in drawn["rows"][0]:
-        marked = np.argwhere((array(cell.picture) == figures._COLOURS[0]).all(-1))
+        marked = np.argwhere((array(cell.picture) == regions._COLOURS[0]).all(-1))
         assert np.allclose(marked.mean(0), (2.5 * 56, 1.5 * 56), atol=1)
-    heat = array(drawn["rows"][0][1].picture) - array(figures.tile_of(scene.batch.image[0])) / 2
+    heat = array(drawn["rows"][0][1].picture) - array(tile_of(scene.batch.image[0])) / 2
     assert heat[28, 28, 0] > heat[28, 28, 2] + 20  # the heat is drawn beyond the face, too
 
 
 def test_the_face_is_the_convex_hull_grown_by_half_a_cell():
     points = np.array([[20.0, 12.0], [44.0, 20.0], [24.0, 50.0], [30.0, 30.0]])
-    chosen = figures._in_hull(points, 64, (16, 16))
+    chosen = regions._in_hull(points, 64, (16, 16))
     corners, expected = points[:3], np.zeros((16, 16), bool)
     for row, column in np.ndindex(16, 16):
         middle = 4 * np.array([column, row]) + 1.5
@@ -260,19 +262,19 @@ def test_marks_lie_where_the_activation_is_largest():
     activations = np.full((2, 4, 4), 0.1)
     activations[0, 1, 2], activations[1, 3, 0] = 0.5, 0.2
     grey = Image.new("RGB", (224, 224), (90, 90, 90))
-    circled = array(figures._circled(grey, {place: figures._peak(part) for place, part in enumerate(activations)}))
+    circled = array(regions._circled(grey, {place: regions._peak(part) for place, part in enumerate(activations)}))
     assert np.array_equal(array(grey), np.full((224, 224, 3), 90))  # the input is left alone
     for place, (row, column) in enumerate(((1, 2), (3, 0))):
-        marked = np.argwhere((circled == figures._COLOURS[place]).all(-1))
+        marked = np.argwhere((circled == regions._COLOURS[place]).all(-1))
         assert np.allclose(marked.mean(0), (row * 56 + 28, column * 56 + 28), atol=0.6)
-    heated = array(figures._heated(grey, activations[0]))
+    heated = array(regions._heated(grey, activations[0]))
     assert (heated - 90)[84, 140, 0] > 10 > (heated - 90)[84, 140, 2]  # red at the peak
-    assert np.abs(array(figures._heated(grey, 7 * activations[0])) - heated).max() <= 1  # relative to the largest
-    assert np.abs(array(figures._heated(grey, np.zeros((4, 4))))[..., 0] - 69).max() <= 1  # none is the darkest colour
+    assert np.abs(array(regions._heated(grey, 7 * activations[0])) - heated).max() <= 1  # relative to the largest
+    assert np.abs(array(regions._heated(grey, np.zeros((4, 4))))[..., 0] - 69).max() <= 1  # none is the darkest colour
 
 
 def test_statistics_are_those_of_the_photos_features(shards, face_model, runs, drawn):
-    figures.statistics_figure(shards, runs["regions"], [3, 0], [2, 1], face_model, "cpu")
+    regions.statistics_figure(shards, runs["regions"], [3, 0], [2, 1], face_model, "cpu")
     assert drawn["headings"][1:] == ["region 2", "region 1"]
     for index, row in zip((3, 0), drawn["rows"]):
         image, linear, _, _ = tensors(shards, face_model, index)
@@ -292,17 +294,17 @@ def test_statistics_are_those_of_the_photos_features(shards, face_model, runs, d
 def test_dots_of_the_channels():
     values = np.array([[0.0, 0.0], [10.0, 2.0]])
     behind = np.array([[5.0, 1.0]])
-    panel = array(figures._dots(values, behind, np.stack([values, values])))
+    panel = array(regions._dots(values, behind, np.stack([values, values])))
     grey = np.argwhere((panel == 190).all(-1))
     assert np.allclose(grey.mean(0), (49, 111.5), atol=1)  # the middle of both axes
-    blue = np.argwhere((panel == figures._COLOURS[0]).all(-1))
+    blue = np.argwhere((panel == regions._COLOURS[0]).all(-1))
     low_left, high_right = blue[blue[:, 1] < 112].mean(0), blue[blue[:, 1] > 112].mean(0)
     assert low_left[0] > 90 and high_right[0] < 10  # deviation is up
 
 
 def test_samples_are_held_out_ones_where_the_run_held_any(shards, face_model, runs, tmp_path):
     def chosen(places):
-        names = figures.stylise_samples(places, [runs["regions"]], None, face_model, "cpu").names
+        names = texture.stylise_samples(places, [runs["regions"]], None, face_model, "cpu").names
         return [int(name.split(":")[0]) for name in names]
 
     sources = FtdReader(shards, face_model).shards.column("source")
@@ -317,7 +319,7 @@ def test_samples_are_held_out_ones_where_the_run_held_any(shards, face_model, ru
     ({"omega_a": 0.0, "omega_r": 0.0}, "n=16, no reconstruction loss, no adversarial loss"),
 ])
 def test_runs_are_described_by_their_options(options, words):
-    assert figures.describe(TextureConfig(**options)) == words
+    assert texture.describe(TextureConfig(**options)) == words
 
 
 def test_runs_alike_are_told_apart_by_their_folder(tmp_path):
@@ -325,18 +327,18 @@ def test_runs_alike_are_told_apart_by_their_folder(tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "checkpoint.pt").touch()
     paths = [tmp_path / "one", tmp_path / "two" / "checkpoint.pt", tmp_path]
-    assert figures._distinct(["n=8", "n=8", "AdaIN"], paths) == ["n=8 (one)", "n=8 (two)", "AdaIN"]
+    assert samples.distinct(["n=8", "n=8", "AdaIN"], paths) == ["n=8 (one)", "n=8 (two)", "AdaIN"]
 
 
 def test_what_cannot_be_drawn(shards, face_model, runs, tmp_path):
     larger = write_toy_ftd(tmp_path / "larger", face_model, 2, size=64)
     with pytest.raises(ValueError, match="was trained on shards whose size is 32, here it is 64; "):
-        figures.comparison_figure(larger, [runs["adain"]], [0], face_model, "cpu")
+        texture.comparison_figure(larger, [runs["adain"]], [0], face_model, "cpu")
     with pytest.raises(ValueError, match="samples must be among the 8 there are, got 8"):
-        figures.comparison_figure(shards, [runs["adain"]], [0, 8], face_model, "cpu")
+        texture.comparison_figure(shards, [runs["adain"]], [0, 8], face_model, "cpu")
     with pytest.raises(ValueError, match="labels must be one for each of the 1 checkpoints, got 2"):
-        figures.comparison_figure(shards, [runs["adain"]], [0], face_model, "cpu", labels=["a", "b"])
-    for draw in (figures.regions_figure, figures.statistics_figure):
+        texture.comparison_figure(shards, [runs["adain"]], [0], face_model, "cpu", labels=["a", "b"])
+    for draw in (regions.regions_figure, regions.statistics_figure):
         with pytest.raises(ValueError, match=r"trained with regions \(--stylisation srsm\), got 'adain'"):
             draw(shards, runs["adain"], [0], None, face_model, "cpu")
         with pytest.raises(ValueError, match="regions must be among the 5 there are, from 0, got 5"):
@@ -348,12 +350,12 @@ def test_commands_write_what_the_functions_draw(shards, face_model, runs, geomet
     one, two = ["--checkpoint", str(runs["regions"])], ["--checkpoint", str(runs["flat"])]
     paths = [runs["flat"], runs["regions"]]
     wanted = {
-        ("regions", *one): figures.regions_figure([shards], runs["regions"], [1], None, face_model),
+        ("regions", *one): regions.regions_figure([shards], runs["regions"], [1], None, face_model),
         ("statistics", *one, "--region", "3"):
-            figures.statistics_figure([shards], runs["regions"], [1], [3], face_model),
-        ("stylisation", *two, *one): figures.comparison_figure([shards], paths, [1], face_model),
+            regions.statistics_figure([shards], runs["regions"], [1], [3], face_model),
+        ("stylisation", *two, *one): texture.comparison_figure([shards], paths, [1], face_model),
         ("skips", *two, *one, "--label", "x", "--label", "y"):
-            figures.comparison_figure([shards], paths, [1], face_model, labels=["x", "y"], close_ups=True),
+            texture.comparison_figure([shards], paths, [1], face_model, labels=["x", "y"], close_ups=True),
     }
     for words, picture in wanted.items():
         arguments = ["figure", words[0], str(shards), *words[1:], "--sample", "1", "-o", str(tmp_path / "out.png")]
