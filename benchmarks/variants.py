@@ -247,19 +247,22 @@ def table(report: dict) -> str:
     measured = {key for found in whole.values() for row in found for key in row}
     columns = {heading: column for heading, column in columns.items() if column.key in measured}
 
-    def cell(found: list[dict], key: str, digits: int) -> str | None:
+    def cell(found: list[dict], key: str, digits: int, given: bool) -> str | None:
         values = [row[key] for row in found if row.get(key) is not None]
-        counted = digits == 0 and len(set(values)) == 1  # such as steps
-        return mean_and_spread(values[:1] if counted else values, digits) if values else None
+        if given and len(set(values)) == 1:  # such as steps
+            values = values[:1]
+        return mean_and_spread(values, digits) if values else None
 
     lines = []
     if report["start"] and rows:
         first = next(iter(rows.values()))
-        lines.append([report["start"], None, *(cell(first, each.start, each.digits) for each in columns.values())])
+        cells = (cell(first, each.start, each.digits, True) for each in columns.values())
+        lines.append([report["start"], None, *cells])
     for name, found in rows.items():
         collapsed = len(found) - len(whole[name])
         count = f"{len(whole[name])}" + (f" ({collapsed} collapsed)" if collapsed else "")
-        lines.append([name, count, *(cell(whole[name], each.key, each.digits) for each in columns.values())])
+        cells = (cell(whole[name], each.key, each.digits, each.digits == 0) for each in columns.values())
+        lines.append([name, count, *cells])
     return markdown_table(["variant", "seeds", *columns], lines)
 
 

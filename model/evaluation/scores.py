@@ -100,16 +100,29 @@ def shape_errors(predicted: PredictedFace, face: AnnotatedFace, model: Morphable
     """Return the errors of `SHAPE_ERRORS` that the truth and the network's parts allow."""
     if face.coefficients is None:
         return {}
-    neutral = model.shape(face.coefficients[0]).astype(np.float64)
-    shape = model.shape(*face.coefficients).astype(np.float64)
+    return errors_of_shape(predicted, *true_shape(face, model), model.landmarks)
+
+
+def true_shape(face: AnnotatedFace, model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (V, 3) neutral face and expression's offset, mm, float64, of a face with coefficients."""
+    id_coeffs, exp_coeffs = face.coefficients
+    return model.shape(id_coeffs).astype(np.float64), model.expression_offset(exp_coeffs).astype(np.float64)
+
+
+def errors_of_shape(
+    predicted: PredictedFace, neutral: np.ndarray, expression: np.ndarray, landmarks: np.ndarray,
+    alignments: Sequence[str] = ALIGNMENTS,
+) -> dict[str, float]:
+    """Return the errors of `SHAPE_ERRORS`, against a true (V, 3) neutral face and offset, in some of the alignments."""
+    shape = neutral + expression
     errors = {
-        f"dense_{alignment}_percent": dense_nme(predicted.shape, shape, model.landmarks, alignment)
-        for alignment in ALIGNMENTS
+        f"dense_{alignment}_percent": dense_nme(predicted.shape, shape, landmarks, alignment)
+        for alignment in alignments
     }
     differences = {"full_mm": predicted.shape - shape}
     if predicted.decoupled:
         differences["identity_mm"] = predicted.neutral - neutral
-        differences["expression_mm"] = predicted.expression - (shape - neutral)
+        differences["expression_mm"] = predicted.expression - expression
     return errors | {name: float(np.linalg.norm(part, axis=1).mean()) for name, part in differences.items()}
 
 
