@@ -61,12 +61,13 @@ class Video(NamedTuple):
 
 
 VIDEOS = {
-    "Indoor-Cooperative": Video(1.0, 8, 0, 0), "PTZ-Indoor": Video(0.6, 18, 0.8, 0.2),
-    "PTZ-Outdoor": Video(0.5, 27, 1.0, 0.7),
+    "Indoor-Cooperative": Video(0.85, 8, 0, 0), "PTZ-Indoor": Video(0.6, 18, 0.8, 0.2),
+    "PTZ-Outdoor": Video(0.5, 27, 1.0, 0.5),
 }
 EXPRESSIONS = {"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "laugh", "SA": "sadness", "SU": "surprise"}
 """BU-3DFE's codes and the acts that stand for them: level k shows 25 k percent of one. NE, level 00, is neutral."""
 LEVELS = (1, 2, 3, 4)
+PICTURE_WIDTH = 300.0  # mm across a picture of BU-3DFE
 MICC_SPACING, BU3DFE_SPACING = 0.8, 1.6  # mm between samples of a scan
 _MICC, _BU3DFE = tuple(b"micc"), tuple(b"bu3dfe")
 _SCANS, _VIDEOS = 0, 1
@@ -233,7 +234,7 @@ def _write_expression(out_dir, shared_model, person, code, noise, seed, image_si
     rng = np.random.default_rng([*_BU3DFE, seed, person, *code.encode()])
     scan = scan_face(model, face, random_motion(rng, 3, 10), rng, noise, BU3DFE_SPACING)
     pose = pose_from_rotation(scan.motion[:3, :3])  # the picture shows the scan from its front
-    position = centred_position(model, face, pose, image_size / 256, image_size, np.zeros(2))
+    position = centred_position(model, face, pose, image_size / PICTURE_WIDTH, image_size, np.zeros(2))
     picture = photograph(model, face, pose, position, rng, image_size).picture
     points = project(face.vertices[model.landmarks].astype(np.float64), pose, position)[:, :2]
     stem = out_dir / name / f"{name}_{code}WH"

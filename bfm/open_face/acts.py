@@ -108,7 +108,15 @@ def random_expressions(
     -------
     np.ndarray
         (B, 29) float32 coefficients in standard deviations.
+
+    Raises
+    ------
+    ValueError
+        If there is no act of a name.
     """
+    unknown = sorted({name for pair in without for name in pair} - set(ACTS))
+    if unknown:
+        raise ValueError(f"an act must be one of {', '.join(ACTS)}; got {unknown[0]}")
     acts = [act_coefficients(**movements) for movements in ACTS.values()]
     movements = [_movements(name) for name in ACTS]
     held_out = [_movements(*pair) for pair in without]

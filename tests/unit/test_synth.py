@@ -8,10 +8,13 @@ import scipy.io
 from PIL import Image
 from toy import toy_model
 
+import asmgen.synthetic_faces
 from asmgen.photometry import Photometry
 from asmgen.synth import synthesize_300wlp
+from asmgen.synthetic_faces import random_face
 from asmgen.w300lp import find_samples, read_sample
 from bfm.light import sh_basis
+from bfm.open_face.acts import HELD_OUT_PAIRS
 from bfm.pose import project, rotation_matrix
 
 MODEL = toy_model(rows=41, columns=33)
@@ -124,3 +127,25 @@ def test_what_cannot_be_done_is_named(root, tmp_path):
     with pytest.raises(ValueError, match="no texture"):
         synthesize_300wlp(tmp_path, bare, 1)
     assert not any(tmp_path.iterdir())
+
+
+def test_acts_are_drawn_from_the_open_face_model_only(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="acts are movements of the open face model, .*'toy' has others"):
+        synthesize_300wlp(tmp_path, MODEL, 1, expressions="acts")
+    with pytest.raises(ValueError, match="expressions must be one of normal, acts, got sad"):
+        synthesize_300wlp(tmp_path, MODEL, 1, expressions="sad")
+    assert not any(tmp_path.iterdir())
+    model = replace(toy_model(exp_modes=29), coefficients="open-face-1")
+    faces = [random_face(model, np.random.default_rng(seed), "acts") for seed in range(3)]
+    assert all(np.abs(face.exp_coeffs).max() > 1 for face in faces)  # acts are few and large, and the rest small
+    assert all((np.abs(face.exp_coeffs) < 0.6).sum() > 14 for face in faces)
+    drawn = []
+
+    def record(rng, count, without):
+        drawn.append((count, without))
+        return np.zeros((count, 29), np.float32)
+
+    monkeypatch.setattr(asmgen.synthetic_faces, "random_expressions", record)
+    assert not random_face(model, np.random.default_rng(0), "acts").exp_coeffs.any()
+    assert drawn == [(1, HELD_OUT_PAIRS)]
+    synthesize_300wlp(tmp_path, model, 1, image_size=64, expressions="acts")
