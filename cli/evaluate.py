@@ -1,5 +1,6 @@
 """`dualface evaluate`: the paper's measurements of trained networks, each by its protocol."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,8 +19,8 @@ def evaluate():
               type=click.Path(exists=True, path_type=Path),
               help="Run of `train fusion` or `train geometry`; repeat for more rows.")
 @click.option("--predictions", metavar="NPY", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row a photo "
-                   "below ROOT, sorted by path; repeat for more rows.")
+              help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row for each "
+                   "below ROOT, sorted by path; repeat for more methods.")
 @click.option("--label", "labels", multiple=True,
               help="Name of a row: once each, checkpoints first, in order.  [default: the names of runs and files]")
 @click.option("--index-base", type=click.IntRange(0, 1), default=0, show_default=True,
@@ -147,4 +148,124 @@ def silhouette(
     for name, error in failed.items():
         click.echo(f"{name}: {error}", err=True)
     if failed:
+        raise SystemExit(1)
+
+
+def scan_options(predictions_help: str, *others: Callable) -> Callable:
+    """Return the decorator that gives a command what both measurements on scans take, and `others`."""
+    options = (
+        click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path)),
+        click.option("--checkpoint", metavar="RUN", type=click.Path(exists=True, path_type=Path),
+                     help="Run of `train fusion` or `train geometry`."),
+        click.option("--predictions", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+                     help=f"Meshes of another method in place of RUN, {predictions_help}: mm, any topology; 68 "
+                          "landmarks beside as menpo's .ljson, or else frontal, the nose the most protruding point."),
+        *others,
+        click.option("--landmarks", metavar="PATH", type=click.Path(exists=True, path_type=Path),
+                     help="List with a row a photo (as CelebA's), or folder of landmark files, pixels; frame 12 of a "
+                          "video NAME.mjpg is called NAME/0012.jpg.  [default: a landmark file beside the photo, or "
+                          "else the detector]"),
+        click.option("--boxes", metavar="LIST", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                     help="List with a row a photo: left, top, right, bottom of the face from eyebrows to chin, "
+                          "pixels."),
+        click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
+                     help="Photos that go through the network together."),
+        click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on."),
+        click.option("--device", help="torch device.  [default: the GPU if there is one]"),
+        click.option("-o", "--output", metavar="OUT", required=True,
+                     type=click.Path(file_okay=False, path_type=Path),
+                     help="Folder for table.md, results.json, and pictures."),
+    )
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@evaluate.command()
+@scan_options(
+    "DIR/<subject>/<cooperative|indoor|outdoor>.obj or .ply",
+    click.option("--protocol", type=click.Choice(["genova", "per-mesh", "both"]), default="both", show_default=True,
+                 help="One scale for all predictions and rigid ICP, or a scale a prediction."),
+    click.option("--frames", type=click.IntRange(min=1), default=10, show_default=True,
+                 help="Frames of a video, evenly spread, whose neutral faces are averaged."),
+)
+def micc(
+    root: Path, checkpoint: Path | None, predictions: Path | None, protocol: str, frames: int, output: Path, **chosen
+):
+    """Measure neutral faces of videos against the scans of MICC Florence below ROOT (Table I, Fig. 6).
+
+    ROOT holds subject_XX with Model/frontal1/obj/*.obj, frontal2, and Video/Indoor-Cooperative, PTZ-Indoor and
+    PTZ-Outdoor as .mjpg or folders of frames. Point-to-plane distance after ICP, mean +- std over subjects, by two
+    protocols; heatmaps on the scans. What cannot be measured is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Example: dualface evaluate micc MICC --checkpoint fusion -o out
+    """
+    from model.evaluation.micc import PROTOCOLS, evaluate_micc, from_meshes, from_videos
+
+    with one_sentence():
+        if photographed := _photographed(checkpoint, predictions, **chosen):
+            predict, settings = from_videos(photographed, frames), {**photographed.settings, "frames": frames}
+        else:
+            predict, settings = from_meshes(predictions), {"predictions": predictions.name}
+        report = evaluate_micc(root, predict, output, PROTOCOLS if protocol == "both" else (protocol,), settings)
+    _tell(*report)
+
+
+@evaluate.command()
+@scan_options(
+    "DIR/<person>/F0001_AN01WH.obj or .ply",
+    click.option("--level", "levels", type=click.IntRange(1, 4), multiple=True,
+                 help="Of the expressions, 4 the full one; repeat for more.  [default: all]"),
+)
+def bu3dfe(
+    root: Path, checkpoint: Path | None, predictions: Path | None, levels: tuple[int, ...], output: Path, **chosen
+):
+    """Measure faces with expression against the scans of BU-3DFE below ROOT (Fig. 9).
+
+    ROOT holds F0001/F0001_AN01WH_F3D.wrl with its .bnd and F0001_AN01WH_F2D.bmp, and so on. Point-to-plane distance
+    after similarity ICP over the outer interocular distance, mean +- std for each of the seven expressions; bars and
+    heatmaps. What cannot be measured is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Example: dualface evaluate bu3dfe BU-3DFE --checkpoint fusion --level 4 -o out
+    """
+    from model.evaluation.bu3dfe import LEVELS, evaluate_bu3dfe, from_meshes, from_pictures
+
+    with one_sentence():
+        if photographed := _photographed(checkpoint, predictions, **chosen):
+            predict, settings = from_pictures(photographed), photographed.settings
+        else:
+            predict, settings = from_meshes(predictions), {"predictions": predictions.name}
+        report = evaluate_bu3dfe(root, predict, output, sorted(set(levels)) or LEVELS, settings)
+    _tell(*report)
+
+
+def _photographed(
+    checkpoint: Path | None, predictions: Path | None, landmarks: Path | None, boxes: Path | None, batch_size: int,
+    face_model: str, device: str | None,
+):
+    """What predicts from photos; None where predictions are given."""
+    from asmgen.locate import FaceLocator
+    from bfm.model_file import load_model
+    from model.dual_stream import load_dual_stream
+    from model.evaluation.face_meshes import Photographed
+
+    if (checkpoint is None) == (predictions is None):
+        raise click.UsageError("give --checkpoint or --predictions: one of the two")
+    if predictions:
+        return None
+    faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)
+    return Photographed(faces, FaceLocator(landmarks, boxes), batch_size)
+
+
+def _tell(table: Path, problems: list[str]) -> None:
+    """Print the table, and what could not be measured."""
+    click.echo(table.read_text(encoding="utf-8"))
+    if problems:
+        click.echo("\n".join([*problems, f"{len(problems)} could not be measured"]), err=True)
         raise SystemExit(1)

@@ -91,8 +91,8 @@ def align(
     Each vertex p of the scan (one a `_CELL`, within `radius` of its nose tip) is paired with the nearest vertex q of
     the prediction, whose normal is n, and ``sum w ((p' - q) . n)^2`` is made small over the motion p -> p'; w is
     Tukey's weight, so that hair and neck, which the prediction lacks, don't pull. The motion found is inverted.
-    Open3D's ICP moves rigidly; its point-to-plane estimate has no scale, so that with `scale` each run of it is followed
-    by one Gauss-Newton step of the same sum over all seven parameters, until nothing moves any more.
+    Open3D's ICP moves rigidly; its point-to-plane estimate has no scale, so that with `scale` each run of it is
+    followed by one Gauss-Newton step of the same sum over all seven parameters, until nothing moves any more.
 
     The other ways were measured on scans with known truth, from a start 10 % too large, 15 degrees and 20 mm off: the
     scale of Open3D's point-to-point ICP in turn with it is off by 1 %, pairs from prediction to scan by 0.08 %, this by

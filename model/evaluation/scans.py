@@ -26,8 +26,8 @@ _EYES, _MOUTH = (36, 39, 42, 45), (48, 54)
 _NOSE_REACH = 60.0  # mm from the middle of eyes and mouth: further than any nose tip
 
 BND_POINTS = 83
-BND_PARTS = {"right eye": slice(0, 8), "left eye": slice(8, 16), "outer mouth": slice(48, 60)}
-"""Which of BU-3DFE's 83 points outline what (menpo's ``face_bu3dfe_83`` labels; right is the subject's)."""
+BND_PARTS = {"eye": slice(0, 8), "other eye": slice(8, 16), "outer mouth": slice(48, 60)}
+"""Which of BU-3DFE's 83 points outline what, as menpo's ``face_bu3dfe_83`` has them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +134,10 @@ def read_ljson(path: Path) -> dict[int, np.ndarray]:
 def read_bnd(path: Path) -> dict[int, np.ndarray]:
     """Read what is certain of BU-3DFE's 83 landmarks of a scan: the corners of eyes and mouth.
 
-    The order of the points within an outline is documented nowhere that we know of, so the corners are found by where
-    they lie: those of each eye, and of the mouth, are the outline's ends along the line through both eyes. The parts'
-    places among the 83 (`BND_PARTS`) are those of public readers, not checked on the real files.
+    The order of the points within an outline is documented nowhere that we know of, and public readers disagree on
+    which eye comes first. So eyes and corners are told by where they lie: the right eye is the one at smaller x, and
+    the corners of each eye and of the mouth are the outline's ends along the line through both eyes. That the outlines
+    have these places among the 83 (`BND_PARTS`) is what public readers say; it was not checked on the real files.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def read_bnd(path: Path) -> dict[int, np.ndarray]:
     Raises
     ------
     ValueError
-        If the file is of another form, or the left eye isn't to the right (larger x) of the right one.
+        If the file is of another form.
     """
     try:
         rows = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -160,10 +161,9 @@ def read_bnd(path: Path) -> dict[int, np.ndarray]:
         raise ValueError(f"{path} must hold {BND_POINTS} lines of index, x, y and z ({error})") from error
     if points.shape != (BND_POINTS, 4) or not np.isfinite(points).all():
         raise ValueError(f"{path} must hold {BND_POINTS} lines of index, x, y and z, got shape {points.shape}")
-    right, left, mouth = (points[part, 1:] for part in BND_PARTS.values())
+    *eyes, mouth = (points[part, 1:] for part in BND_PARTS.values())
+    right, left = sorted(eyes, key=lambda eye: eye[:, 0].mean())
     across = left.mean(0) - right.mean(0)
-    if across[0] <= 0:
-        raise ValueError(f"{path} must hold a frontal face, its left eye at larger x than its right eye")
     ends = (outline[np.argsort(outline @ across)[[0, -1]]] for outline in (right, left, mouth))
     return dict(zip((*_EYES, *_MOUTH), np.concatenate(list(ends))))
 
