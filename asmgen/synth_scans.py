@@ -67,15 +67,15 @@ VIDEOS = {
 EXPRESSIONS = {"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "laugh", "SA": "sadness", "SU": "surprise"}
 """BU-3DFE's codes and the acts that stand for them: level k shows 25 k percent of one. NE, level 00, is neutral."""
 LEVELS = (1, 2, 3, 4)
+MIN_SPACING = 0.2  # mm; a scan has a million vertices then
 PICTURE_WIDTH = 300.0  # mm across a picture of BU-3DFE
-MICC_SPACING, BU3DFE_SPACING = 0.8, 1.6  # mm between samples of a scan
 _MICC, _BU3DFE = tuple(b"micc"), tuple(b"bu3dfe")
 _SCANS, _VIDEOS = 0, 1
 
 
 def synthesize_micc(
-    out_dir: Path, subjects: int, frames: int = 8, noise: float = 0.1, seed: int = 0, jobs: int = 1,
-    image_size: int = 400, mjpg: bool = False,
+    out_dir: Path, subjects: int, frames: int = 8, noise: float = 0.1, spacing: float = 0.8, seed: int = 0,
+    jobs: int = 1, image_size: int = 400, mjpg: bool = False,
 ) -> list[str]:
     """Write scans and videos of random subjects, on the open face model, as MICC Florence has them.
 
@@ -89,6 +89,8 @@ def synthesize_micc(
         Of each of the three videos: the head turns evenly from one pose to another, the mouth talks.
     noise : float
         Of the scans, standard deviation along the normal, mm.
+    spacing : float
+        Between samples of a scan, mm.
     seed : int
         The same seed gives the same bytes, whatever `jobs`; fewer subjects are the first of more.
     jobs : int
@@ -106,12 +108,12 @@ def synthesize_micc(
         range.
     """
     check_numbers(
-        subjects=(subjects, 1), frames=(frames, 1), noise=(noise, 0), seed=(seed, 0), jobs=(jobs, 1),
-        image_size=(image_size, 64),
+        subjects=(subjects, 1), frames=(frames, 1), noise=(noise, 0), spacing=(spacing, MIN_SPACING), seed=(seed, 0),
+        jobs=(jobs, 1), image_size=(image_size, 64),
     )
     names = [f"subject_{number:02d}" for number in range(1, subjects + 1)]
     parts = (None, *VIDEOS)
-    settings = frames, noise, seed, image_size, mjpg
+    settings = frames, noise, spacing, seed, image_size, mjpg
     lists = _in_workers(
         _write_subject, new_folder(out_dir), [(number, part, *settings) for number in range(1, subjects + 1)
                                               for part in parts], jobs
@@ -122,8 +124,8 @@ def synthesize_micc(
 
 
 def synthesize_bu3dfe(
-    out_dir: Path, people: int, levels: Sequence[int] = LEVELS, noise: float = 0.1, seed: int = 0, jobs: int = 1,
-    image_size: int = 512,
+    out_dir: Path, people: int, levels: Sequence[int] = LEVELS, noise: float = 0.1, spacing: float = 1.6,
+    seed: int = 0, jobs: int = 1, image_size: int = 512,
 ) -> list[str]:
     """Write scans and pictures of random people, on the open face model, as BU-3DFE has them.
 
@@ -137,6 +139,8 @@ def synthesize_bu3dfe(
         Of each expression, 1 to 4.
     noise : float
         Of the scans, standard deviation along the normal, mm.
+    spacing : float
+        Between samples of a scan, mm.
     seed : int
         The same seed gives the same bytes, whatever `jobs`; fewer people or levels are part of more.
     jobs : int
@@ -154,13 +158,16 @@ def synthesize_bu3dfe(
     ValueError
         If a number is out of range.
     """
-    check_numbers(people=(people, 1), noise=(noise, 0), seed=(seed, 0), jobs=(jobs, 1), image_size=(image_size, 64))
+    check_numbers(
+        people=(people, 1), noise=(noise, 0), spacing=(spacing, MIN_SPACING), seed=(seed, 0), jobs=(jobs, 1),
+        image_size=(image_size, 64),
+    )
     if not set(levels) <= set(LEVELS):
         raise ValueError(f"levels must be of {', '.join(map(str, LEVELS))}, got {', '.join(map(str, levels))}")
     codes = ["NE00", *(f"{code}{level:02d}" for code in EXPRESSIONS for level in sorted(set(levels)))]
     _in_workers(
         _write_expression, new_folder(out_dir),
-        [(person, code, noise, seed, image_size) for person in range(people) for code in codes], jobs,
+        [(person, code, noise, spacing, seed, image_size) for person in range(people) for code in codes], jobs,
     )
     return [_person_name(person) for person in range(people)]
 
@@ -172,7 +179,7 @@ def _in_workers(write, out_dir: Path, tasks: list[tuple], jobs: int) -> list:
         return run_tasks(write, [(out_dir, shared_model, *task) for task in tasks], jobs)
 
 
-def _write_subject(out_dir, shared_model, number, video, frames, noise, seed, image_size, mjpg) -> str:
+def _write_subject(out_dir, shared_model, number, video, frames, noise, spacing, seed, image_size, mjpg) -> str:
     """Write the scans of a subject, or one video; return the rows of the landmark list."""
     model = shared(shared_model)
     face = random_face(model, np.random.default_rng([*_MICC, seed, number]))
@@ -184,7 +191,7 @@ def _write_subject(out_dir, shared_model, number, video, frames, noise, seed, im
     _write_array(out_dir / TRUTH / f"{name}_neutral.npy", face.vertices)
     for scan_number in (1,) if number == WITHOUT_SECOND_SCAN else (1, 2):
         rng = np.random.default_rng([*_MICC, seed, number, _SCANS, scan_number])
-        scan = scan_face(model, face, random_motion(rng, 4, 20), rng, noise, MICC_SPACING)
+        scan = scan_face(model, face, random_motion(rng, 4, 20), rng, noise, spacing)
         stem = out_dir / name / "Model" / f"frontal{scan_number}" / "obj" / f"1209{number:04d}{scan_number:02d}"
         write_whole(stem.with_suffix(".mtl"), mtl_bytes(f"{stem.name}.bmp"))
         write_whole(stem.with_suffix(".bmp"), _bmp_bytes(Image.fromarray(scan.texture)))
@@ -220,7 +227,7 @@ def _write_video(out_dir, name, model, face, video, rng, frames, image_size, mjp
     return "".join(rows)
 
 
-def _write_expression(out_dir, shared_model, person, code, noise, seed, image_size) -> None:
+def _write_expression(out_dir, shared_model, person, code, noise, spacing, seed, image_size) -> None:
     """Write one scan of a person, and its picture."""
     model, name = shared(shared_model), _person_name(person)
     face = random_face(model, np.random.default_rng([*_BU3DFE, seed, person]))
@@ -232,7 +239,7 @@ def _write_expression(out_dir, shared_model, person, code, noise, seed, image_si
         full = act_coefficients(**ACTS[EXPRESSIONS[code[:2]]])
         face = neutral.with_expression(model, int(code[2:]) / len(LEVELS) * full)
     rng = np.random.default_rng([*_BU3DFE, seed, person, *code.encode()])
-    scan = scan_face(model, face, random_motion(rng, 3, 10), rng, noise, BU3DFE_SPACING)
+    scan = scan_face(model, face, random_motion(rng, 3, 10), rng, noise, spacing)
     pose = pose_from_rotation(scan.motion[:3, :3])  # the picture shows the scan from its front
     position = centred_position(model, face, pose, image_size / PICTURE_WIDTH, image_size, np.zeros(2))
     picture = photograph(model, face, pose, position, rng, image_size).picture

@@ -68,13 +68,16 @@ def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jo
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Of each of three videos.")
 @click.option("--noise", type=click.FloatRange(min=0), default=0.1, show_default=True,
               help="Of the scans, standard deviation along the normal, mm.")
+@click.option("--spacing", type=click.FloatRange(min=0.2), default=0.8, show_default=True,
+              help="Between samples of a scan, mm.")
 @click.option("--mjpg/--frames-as-files", default=False, show_default=True,
               help="Videos as .mjpg files with one list of landmarks, or as folders with landmarks beside each frame.")
 @click.option("--image-size", type=click.IntRange(min=64), default=400, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
 def synth_micc(
-    out_dir: Path, subjects: int, frames: int, noise: float, mjpg: bool, image_size: int, seed: int, jobs: int
+    out_dir: Path, subjects: int, frames: int, noise: float, spacing: float, mjpg: bool, image_size: int, seed: int,
+    jobs: int,
 ):
     """Render scans and videos into OUT in the layout of MICC Florence, with the truth in OUT/truth.
 
@@ -85,7 +88,8 @@ def synth_micc(
 
     with one_sentence():
         synthesize_micc(
-            out_dir, subjects, frames=frames, noise=noise, seed=seed, jobs=jobs, image_size=image_size, mjpg=mjpg
+            out_dir, subjects, frames=frames, noise=noise, spacing=spacing, seed=seed, jobs=jobs,
+            image_size=image_size, mjpg=mjpg,
         )
     click.echo(f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}")
 
@@ -97,11 +101,14 @@ def synth_micc(
               help="Of the expressions, 4 the full one; may be given several times.")
 @click.option("--noise", type=click.FloatRange(min=0), default=0.1, show_default=True,
               help="Of the scans, standard deviation along the normal, mm.")
+@click.option("--spacing", type=click.FloatRange(min=0.2), default=1.6, show_default=True,
+              help="Between samples of a scan, mm.")
 @click.option("--image-size", type=click.IntRange(min=64), default=512, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
 def synth_bu3dfe(
-    out_dir: Path, people: int, levels: tuple[int, ...], noise: float, image_size: int, seed: int, jobs: int
+    out_dir: Path, people: int, levels: tuple[int, ...], noise: float, spacing: float, image_size: int, seed: int,
+    jobs: int,
 ):
     """Render scans and pictures of seven expressions into OUT in the layout of BU-3DFE, with the truth in OUT/truth.
 
@@ -111,5 +118,7 @@ def synth_bu3dfe(
     from asmgen.synth_scans import synthesize_bu3dfe
 
     with one_sentence():
-        synthesize_bu3dfe(out_dir, people, levels, noise=noise, seed=seed, jobs=jobs, image_size=image_size)
+        synthesize_bu3dfe(
+            out_dir, people, levels, noise=noise, spacing=spacing, seed=seed, jobs=jobs, image_size=image_size
+        )
     click.echo(f"rendered {people} people with {1 + 6 * len(set(levels))} scans each into {out_dir}")
