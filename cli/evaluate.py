@@ -19,8 +19,8 @@ def evaluate():
               type=click.Path(exists=True, path_type=Path),
               help="Run of `train fusion` or `train geometry`; repeat for more rows.")
 @click.option("--predictions", metavar="NPY", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row for each "
-                   "below ROOT, sorted by path; repeat for more methods.")
+              help="Landmarks of another method: (N, 68, 2 or 3) or (N, 2 or 3, 68), pixels of the photo, a row for "
+                   "each below ROOT, sorted by path; repeat for more methods.")
 @click.option("--label", "labels", multiple=True,
               help="Name of a row: once each, checkpoints first, in order.  [default: the names of runs and files]")
 @click.option("--index-base", type=click.IntRange(0, 1), default=0, show_default=True,

@@ -94,7 +94,7 @@ def tables(methods: Sequence[Scores], truth: FaceAnnotations) -> dict[str, str]:
     """Return heading to markdown: landmarks beside the peers', shape beside the peers', and what to know of them."""
     counts = by_yaw(truth.yaw, truth.yaw).counts
     bins = [f"{name} ({count})" for name, count in zip(YAW_BINS, counts)]
-    rows, dense_rows = [], []
+    rows, dense_rows, networks = [], [], any(method.faces for method in methods)
     for method in methods:
         means = by_yaw(method.nme, truth.yaw)
         rows.append([
@@ -107,11 +107,14 @@ def tables(methods: Sequence[Scores], truth: FaceAnnotations) -> dict[str, str]:
         "68 landmarks: NME, % of sqrt(w h) of the true landmarks' box": markdown_table(
             ["method", *bins, "mean of bins", "mean", "AUC to 10 %, %", "above 10 %, %", "pose, degrees"], rows
         ),
-        "Shape": markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows),
+        **({"Shape": markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows)} if networks else {}),
         "What was measured": "\n".join(f"- {note}" for note in truth.notes()),
-        "Published, 68 landmarks (AFLW2000-3D, original annotation)": markdown_table(
-            ["method", *YAW_BINS, "mean of bins", "source"],
-            [[peer.method, *(peer.bins or (None,) * 3), peer.mean_of_bins, peer.source] for peer in LANDMARK_PEERS],
+        "Published, 68 landmarks (AFLW2000-3D)": markdown_table(
+            ["method", *YAW_BINS, "mean of bins", "annotation", "source"],
+            [
+                [p.method, *(p.bins or [None] * 3), p.mean_of_bins, p.annotation or "not said", p.source]
+                for p in LANDMARK_PEERS
+            ],
         ),
         "Published, dense NME (AFLW2000-3D), % of the outer interocular distance": markdown_table(
             ["method", "alignment", "NME", "source"],

@@ -92,10 +92,16 @@ class FaceAnnotations:
 
     def notes(self) -> list[str]:
         """Return what a reader of the numbers must know, a sentence each."""
-        count, annotated = len(self.faces), sum(face.yaw_annotated for face in self.faces)
+        count = len(self.faces)
+        fitted = count - sum(face.yaw_annotated for face in self.faces)
+        nearest = sum(bool(face.no_shape) for face in self.faces)
         notes = [
             f"{count} photos, {self.source}.",
-            f"Yaw: annotated for {annotated}, of the face model fitted to the landmarks for {count - annotated}.",
+            "Yaw: as annotated." if not fitted else f"Yaw: of the face model fitted to the landmarks for {fitted}"
+            f" of {count} photos" + (", else as annotated." if fitted < count else "."),
+            "The mean face has the annotated pose and position." if not nearest else
+            f"The mean face stands where it comes nearest to the landmarks in {nearest} of {count} photos"
+            + (", else as annotated." if nearest < count else "."),
         ]
         outlined = sum(face.kind == "2d" for face in self.faces)
         if outlined:

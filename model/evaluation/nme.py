@@ -20,8 +20,8 @@ import torch
 
 from model.metrics import landmark_errors
 
-YAW_BINS = ("|yaw| <= 30", "30 to 60", "above 60")
-"""Of yaw in degrees; an edge belongs to the bin below it."""
+YAW_BINS = ("yaw to 30", "30 to 60", "above 60")
+"""Degrees, of either sign; an edge belongs to the bin below it."""
 
 _EDGES = (30, 60)
 

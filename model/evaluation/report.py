@@ -31,8 +31,8 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) ->
     ValueError
         If a row has another number of cells.
     """
-    table = [[str(heading) for heading in headings]]
-    for row in rows:
+    table = []
+    for row in [headings, *rows]:
         if len(row) != len(headings):
             raise ValueError(f"a row must have {len(headings)} cells, as the headings, got {len(row)}: {list(row)}")
         table.append(["-" if cell is None else str(cell).replace("|", "\\|") for cell in row])
