@@ -21,8 +21,8 @@ def taken(**settings):
 
 
 def sharpness(photo):
-    """Mean difference of neighbouring pixels, grey levels."""
-    return np.abs(np.diff(np.asarray(photo.picture.convert("L"), float), axis=1)).mean()
+    """Difference of neighbouring pixels at the strongest edges, grey levels; sensor noise is far less."""
+    return np.percentile(np.abs(np.diff(np.asarray(photo.picture.convert("L"), float), axis=1)), 99.5)
 
 
 def test_another_expression_changes_the_surface_only():
@@ -53,7 +53,7 @@ def test_harsh_light_takes_the_ambient_and_adds_as_much_key_light():
 
 def test_blur_takes_detail_only():
     sharp, blurred = taken(), taken(blur=3.0)
-    assert sharpness(blurred) < 0.8 * sharpness(sharp)
+    assert sharpness(blurred) < 0.6 * sharpness(sharp)
     np.testing.assert_array_equal(sharp.light, blurred.light)
     means = [np.asarray(photo.picture, float).mean() for photo in (sharp, blurred)]
     assert abs(means[0] - means[1]) < 1
