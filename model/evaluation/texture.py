@@ -128,7 +128,7 @@ def evaluate_texture(
         f"R_s, the same for all methods: the pixels {region}, {area:.0f} a photo on average. "
         "MAE and E_pho are of RGB in [0, 1]; the squares of E_pho add up over the channels.",
         "The true face has the shape, pose and light that the shards know, where they do.",
-        *([f"{len(empty)} photos have no such pixel, and do not count: {', '.join(sources[i] for i in empty[:5])}."]
+        *([f"Photos without such a pixel, which do not count: {len(empty)} ({', '.join(sources[i] for i in empty)})."]
           if empty else []),
         "The paper's rows are on other photos, and over a region that it does not describe: compare the order of the "
         "methods, not the numbers.",
