@@ -269,3 +269,36 @@ def _tell(table: Path, problems: list[str]) -> None:
     if problems:
         click.echo("\n".join([*problems, f"{len(problems)} could not be measured"]), err=True)
         raise SystemExit(1)
+
+
+@evaluate.command()
+@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
+              type=click.Path(exists=True, path_type=Path),
+              help="Run of `train fusion` or `train geometry`; repeat for more columns.")
+@click.option("--label", "labels", multiple=True, help="Name of a run: once each, in order.  [default: the folders']")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Photos that go through a network together.")
+@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@click.option("--device", help="torch device.  [default: the GPU if there is one]")
+@click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for table.md, results.json and expressions.png.")
+def expressions(root: Path, checkpoints: tuple[Path, ...], output: Path, face_model: str, **chosen):
+    """Measure how errors grow with the expression (mm, %), and how much of it is recovered.
+
+    ROOT is made by `synth expressions`; or it holds any photos in the layout of 300W-LP whose coefficients are of the
+    face model, which are compared by magnitude alone. A photo that cannot be measured is reported, the rest goes on,
+    and the exit code is 1.
+
+    \b
+    Example: dualface evaluate expressions stress --checkpoint dual --checkpoint single -o out
+    """
+    from bfm.model_file import load_model
+    from model.evaluation.expressions import evaluate_expressions
+
+    with one_sentence():
+        table, failed = evaluate_expressions(root, checkpoints, output, load_model(face_model), **chosen)
+    click.echo(table.read_text(encoding="utf-8"))
+    if failed:
+        click.echo("\n".join([*failed, f"{len(failed)} photos could not be measured"]), err=True)
+        raise SystemExit(1)

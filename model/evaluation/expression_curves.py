@@ -118,7 +118,7 @@ def draw_expression_curves(path: Path, rows: dict[str, dict[str, dict[str, Curve
 
     units = list(dict.fromkeys(unit for methods in rows.values() for curves in methods.values() for unit in curves))
     figure = Figure(figsize=(2.9 * len(units) + 0.6, 2.7 * len(rows) + 0.3), layout="constrained")
-    panels = figure.subplots(len(rows), len(units), squeeze=False, sharey="row")
+    panels = figure.subplots(len(rows), len(units), squeeze=False)
     for line, (heading, methods) in zip(panels, rows.items()):
         for axes, unit in zip(line, units):
             colours = (f"C{place}" for place in range(len(methods)))
@@ -129,8 +129,9 @@ def draw_expression_curves(path: Path, rows: dict[str, dict[str, dict[str, Curve
                     axes.plot(x, mean, color=colour, linestyle=style, marker=".", label=label)
                     axes.fill_between(x, mean - band, mean + band, color=colour, alpha=0.2, linewidth=0)
             axes.set(title=unit.replace("_", " "), xlabel="magnitude of the expression, mm")
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
             axes.grid(alpha=0.3)
-        line[0].set(ylabel=heading, ylim=(min(0, line[0].get_ylim()[0]), None))
+        line[0].set_ylabel(heading)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=110)

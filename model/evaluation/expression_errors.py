@@ -42,6 +42,13 @@ from model.evaluation.scores import errors_of_shape
 MOVED = 0.2
 """Of the largest displacement: vertices that move further are the region of an expression."""
 
+MEASURES = {
+    "full_mm": "full face, mm", "region_mm": "moved region, mm", "nme_percent": "68-point NME, %",
+    "dense_correspondence_percent": "dense NME, correspondence, %", "identity_mm": "identity, mm",
+    "expression_mm": "expression, mm", "recovered": "recovered, share", "leaked": "leaked into the identity, share",
+}
+"""What is measured of a photo, and its heading."""
+
 ALL = "all"
 """The unit of photos that are not of the expression stress."""
 
@@ -147,10 +154,8 @@ class ExpressionPhotos:
         Returns
         -------
         dict[str, np.ndarray]
-            (N,) float64 each: ``nme_percent``, ``dense_correspondence_percent``, ``full_mm``, ``region_mm``,
-            ``identity_mm``, ``expression_mm``, ``recovered``, ``leaked``. NaN where it is not defined: region and
-            slopes without an expression, slopes without a photo of the same person at rest, and the parts of a
-            network that has one map for both.
+            (N,) float64 for each of `MEASURES`. NaN where it is not defined: region and slopes without an expression,
+            slopes without a photo of the same person at rest, and the parts of a network that has one map for both.
         """
         resting = [index for index, person in enumerate(self.people) if person and self.strengths[index] == 0]
         others = np.setdiff1d(np.arange(len(self.faces)), resting)
@@ -161,8 +166,7 @@ class ExpressionPhotos:
             rest[self.people[index]] = [sums[0] + face.shape, sums[1] + face.neutral, sums[2] + 1]
         rest = {person: (shape / count, neutral / count) for person, (shape, neutral, count) in rest.items()}
         rows |= {index: errors for index, _, errors in self._measured(others, predict, rest)}
-        names = dict.fromkeys(name for errors in rows.values() for name in errors)
-        return {name: np.array([rows[index].get(name, np.nan) for index in range(len(rows))]) for name in names}
+        return {name: np.array([rows[index].get(name, np.nan) for index in range(len(rows))]) for name in MEASURES}
 
     def _measured(
         self, indices: Sequence[int], predict: Predictor, rest: dict
