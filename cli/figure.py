@@ -1,4 +1,4 @@
-"""`dualface figure`: the paper's figures about the texture stream and the fusion, from trained runs."""
+"""`dualface figure`: the paper's figures about its parts, from trained runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +10,10 @@ from cli.errors import one_sentence
 
 @click.group()
 def figure():
-    """Draw what trained texture streams and fusion runs do, after the paper's Fig. 13 to 17."""
+    """Draw what trained streams and fusion runs do, after the paper's Fig. 12 to 17."""
 
 
-def figure_options(*others: Callable) -> Callable:
+def figure_options(*others: Callable, samples: str = "4, evenly spread, held out if RUN held any") -> Callable:
     """Return the decorator that gives a command what every figure takes, and `others` after its checkpoints."""
     options = (
         click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
@@ -22,7 +22,7 @@ def figure_options(*others: Callable) -> Callable:
         click.option("-o", "--output", metavar="PNG", required=True, type=click.Path(dir_okay=False, path_type=Path),
                      help="Picture to write."),
         click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
-                     help="Sample to draw; repeat for more.  [default: 4, evenly spread, held out if RUN held any]"),
+                     help=f"Sample to draw; repeat for more.  [default: {samples}]"),
         click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on."),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
     )
@@ -47,6 +47,24 @@ regions_option = click.option("--region", "regions", type=click.IntRange(min=0),
                               help="Region to draw, from 0; repeat for more.  [default: 1, 4, 7, 9, 11, 15]")
 labels_option = click.option("--label", "labels", multiple=True,
                              help="Heading of a checkpoint's column; once each, in order.  [default: its options]")
+
+
+@figure.command()
+@figure_options(
+    click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
+                 type=click.Path(exists=True, path_type=Path),
+                 help="Run of `train geometry` or `train fusion`, or its checkpoint; repeat for more columns."),
+    labels_option, samples="the 4 of the largest expressions, held out if RUN held any",
+)
+def geometry(output: Path, **chosen):
+    """Draw the shapes that geometry runs see in the same photos, and close-ups of their mouths (Fig. 12).
+
+    \b
+    Example: dualface figure geometry shards --checkpoint dual --checkpoint single -o fig12.png
+    """
+    from model.figures.geometry import geometry_figure
+
+    _draw(geometry_figure, output, **chosen)
 
 
 @figure.command()
