@@ -135,7 +135,7 @@ def evaluate_texture(
     ]
     out_dir = Path(out_dir)
     path = write_report(out_dir, {"Texture (Table II)": _table(means), "Over what": "\n".join(notes)}, {
-        "protocol": "texture", "samples": note, "region": region, "runs": {
+        "protocol": "texture", "samples": note, "samples_sha256": dataset.samples_sha256, "region": region, "runs": {
             label: {"kind": run.metadata["kind"], "weights_sha256": weights_sha256(run.network)}
             for label, run in runs.items()
         },

@@ -150,6 +150,8 @@ def test_what_is_face(network, monkeypatch, label):
     mask = network.face_mask(torch.rand(2, 3, 16, 16))
     assert mask.shape == (2, 1, 16, 16) and mask.dtype == torch.bool
     assert mask.all() if label in FACE_CLASSES else not mask.any()
+    mask = network.face_mask(torch.rand(2, 3, 16, 16), ("hair", "glasses"))
+    assert mask.all() if label in (6, 17) else not mask.any()
 
 
 @pytest.mark.parametrize("size", (256, 512, 700))
