@@ -38,6 +38,7 @@ def test_held_out_pairs_are_never_made():
         assert not makes_both(kept, pair).any()
     for act in {act for pair in HELD_OUT_PAIRS for act in pair}:  # each alone is learned
         assert makes_both(kept, (act,)).sum() > 100
+    assert makes_both(kept, ("jaw right", "disgust")).any()  # another movement than "jaw left"
 
 
 def test_no_pair_holds_out_nothing_and_draws_as_ever():

@@ -137,6 +137,20 @@ def test_micc_has_its_layout_and_the_truth(micc):
             np.testing.assert_allclose(landmarks, moved(neutral[MODEL.landmarks], motion), atol=1e-4)
 
 
+def test_neutral_face_has_no_expression(micc, bu3dfe):
+    basis = MODEL.id_basis.reshape(len(MODEL.id_basis), -1).T.astype(float)
+    for path in (micc / "truth/subject_01_neutral.npy", bu3dfe / "truth/F0001_neutral.npy"):
+        offset = (np.load(path) - MODEL.mean_shape).ravel()
+        coeffs = np.linalg.lstsq(basis, offset, rcond=None)[0]
+        np.testing.assert_allclose(basis @ coeffs, offset, atol=1e-4)
+        assert np.abs(coeffs).max() > 0.5
+
+
+def test_scans_of_a_subject_are_moved_apart(micc):
+    motions = [np.load(path) for path in sorted((micc / "truth").glob("*_motion.npy"))]
+    assert len({motion.tobytes() for motion in motions}) == len(motions) == 4
+
+
 def test_obj_names_its_material_and_texture(micc):
     (path,) = (micc / "subject_01/Model/frontal1/obj").glob("*.obj")
     lines = path.read_text().splitlines()
@@ -150,7 +164,9 @@ def test_obj_names_its_material_and_texture(micc):
     # the texture is the view from the front: coordinates are those of the scan but for scale and shift, v up
     sampled = np.stack([uv[:, 0] * width, uv[:, 1] * height], 1) * SPACING
     np.testing.assert_allclose(sampled - vertices[:, :2], (sampled - vertices[:, :2])[:1].repeat(len(uv), 0), atol=1e-3)
-    column, row = (uv[:, 0] * width).astype(int), ((1 - uv[:, 1]) * height).astype(int)
+    texels = np.stack([uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5])
+    column, row = np.rint(texels).astype(int)
+    np.testing.assert_allclose(texels, [column, row], atol=1e-3)  # at the middle of one
     assert (colours[row, column] > 0).any(axis=1).all()
 
 
