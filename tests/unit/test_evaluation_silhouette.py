@@ -115,6 +115,8 @@ def test_a_shifted_face_agrees_as_its_shifted_mask_does(model, shift):
     assert found["iou"] == (inside & there).sum() / (inside | there).sum() < 0.95
     assert found["outside_percent"] == pytest.approx(100 * (there & ~inside).sum() / inside.sum())
     assert found["missed_percent"] == pytest.approx(100 * (inside & ~there).sum() / inside.sum())
+    below = below_brows(moved.project(moved.shape[model.landmarks])[:, :2], large, large)
+    assert found["iou_below_brows"] == (inside & there & below).sum() / ((inside | there) & below).sum()
 
 
 def test_the_line_is_that_of_given_landmarks_or_else_of_the_predicted(model):
@@ -143,6 +145,14 @@ def test_what_the_mask_marks_far_from_the_geometry_is_seen(model):
     inside = np.zeros((90, 400), bool)
     inside[80:, 390:] = True
     assert silhouette(face, model, photo, FaceMask(inside, IDENTITY)).errors()["missed_percent"] == 100
+
+
+def test_geometry_far_from_the_mask_is_seen(model):
+    face = face_of(model, 0, (200, 100))
+    inside, covered = np.zeros((300, 400), bool), covered_by(model, face, 300, 400)
+    inside[4, 4] = True
+    found = silhouette(face, model, Image.new("RGB", (400, 300)), FaceMask(inside, IDENTITY))
+    assert found.errors()["outside_percent"] == 100 * covered.sum()
 
 
 def test_masks_are_sampled_at_the_nearest_pixel():

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy import toy_model
 from toy_ftd import write_toy_ftd
 
@@ -186,8 +187,10 @@ def test_identity_is_the_cosine_of_photo_and_composed_face(known, raw):
 @pytest.fixture
 def evaluated(known, model, shards, tmp_path, monkeypatch):
     """Runs `evaluate_texture` on made runs, trained as they say."""
-    def run(runs, trainings=None, **options):
+    def run(runs, trainings=None, sheet=False, **options):
         monkeypatch.setattr(texture, "_load", lambda *given: (runs, trainings or {}))
+        if not sheet:
+            monkeypatch.setattr(texture, "_sheet", lambda *given: Image.new("RGB", (1, 1)))
         path = evaluate_texture(shards, [], tmp_path / "out", model, "cpu", **options)
         return path.read_text(), json.loads((tmp_path / "out" / "results.json").read_text())
 
@@ -195,7 +198,7 @@ def evaluated(known, model, shards, tmp_path, monkeypatch):
 
 
 def test_the_report(evaluated, known, raw, tmp_path):
-    text, results = evaluated({"a": known(2.0, 0.1)})
+    text, results = evaluated({"a": known(2.0, 0.1)}, sheet=True)
     errors = method_errors(TextureMethods({"a": known(2.0, 0.1)})(raw))
     for method, values in errors.items():
         for key, each in values.items():
