@@ -105,11 +105,11 @@ class FaceAnnotations:
         ]
         outlined = sum(face.kind == "2d" for face in self.faces)
         if outlined:
-            notes.append(f"The far jaw of {outlined} photos is labelled on the visible outline, not on the face's.")
+            notes.append(f"Photos whose far jaw is labelled on the visible outline, not on the face: {outlined}.")
         for reason, times in Counter(face.no_shape for face in self.faces if face.no_shape).items():
-            notes.append(f"{times} photos have no true shape to compare with: {_SHAPE_TEXTS[reason]}.")
+            notes.append(f"Photos without a true shape to compare with, as {_SHAPE_TEXTS[reason]}: {times}.")
         if self.failed:
-            notes.append(f"{len(self.failed)} photos could not be measured.")
+            notes.append(f"Photos that could not be measured: {len(self.failed)}.")
         return notes
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asmgen.crop import MARGIN, crop_image, face_square, square_transform
-from bfm.pose import transform_points
+from asmgen.crop import MARGIN, crop_image, face_square, placement_in_photo, square_transform
+from bfm.pose import project, transform_points
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -57,3 +57,12 @@ def test_landmarks_must_span_a_box():
         face_square(np.full((68, 2), 7.0))
     with pytest.raises(ValueError, match="finite"):
         face_square(np.full((68, 2), np.nan))
+
+
+def test_what_is_placed_in_the_crop_is_placed_in_the_photo():
+    square, size = (-12.5, 30.25, 150.0), 64
+    pose, position = np.array([0.2, -1.1, 0.4], np.float32), np.array([30.5, 28, 0.3], np.float32)
+    vertices = np.random.default_rng(0).normal(0, 50, (20, 3))
+    placed = project(vertices, *placement_in_photo(pose, position, square, size))[:, :2]
+    in_crop = project(vertices, pose.astype(float), position.astype(float))[:, :2]
+    np.testing.assert_allclose(transform_points(placed, square_transform(square, size)), in_crop, atol=1e-9)
