@@ -62,6 +62,7 @@ def aflw2000(root: Path, output: Path, face_model: str, **chosen):
 @click.option("--checkpoint", "checkpoints", metavar="RUN", required=True, multiple=True,
               type=click.Path(exists=True, path_type=Path),
               help="Run of `train fusion` or `train geometry`; repeat for more rows.")
+@click.option("--label", "labels", multiple=True, help="Name of a run: once each, in order.  [default: the folders']")
 @click.option("--texture", metavar="RUN", type=click.Path(exists=True, path_type=Path),
               help="Run of `train texture` for the geometry runs among them.  [default: their linear albedo alone]")
 @click.option("--identity", metavar="FILE|RUN", type=click.Path(exists=True, path_type=Path),

@@ -24,7 +24,7 @@ from model.checkpoint import load_checkpoint, weights_sha256
 from model.config import FusionConfig, GeometryConfig, RunConfig, TextureConfig
 from model.data import FUSION, FaceDataset, held_out_samples, samples_with_truth, validation_batches
 from model.dual_stream import TrainedFaces, load_dual_stream
-from model.evaluation.report import markdown_table, write_report
+from model.evaluation.report import markdown_table, run_labels, write_report
 from model.evaluation.texture_methods import GENERATED, Drawn, TextureMethods, method_errors
 from model.fusion_losses import compose
 from model.identity import load_identity_network
@@ -54,8 +54,8 @@ Training = tuple[RunConfig, dict]
 @torch.no_grad()
 def evaluate_texture(
     shards: str | Path | Sequence, checkpoints: Sequence[Path], out_dir: Path, face_model: MorphableModel | None = None,
-    device: str | None = None, *, texture: Path | None = None, identity: Path | None = None,
-    parsing: Path | None = None, every: bool = False, batch_size: int = 16,
+    device: str | None = None, *, labels: Sequence[str] = (), texture: Path | None = None,
+    identity: Path | None = None, parsing: Path | None = None, every: bool = False, batch_size: int = 16,
 ) -> Path:
     """Measure what runs draw of the photos in shards, and write ``table.md``, ``results.json`` and ``sheet.png``.
 
@@ -72,6 +72,8 @@ def evaluate_texture(
         Of the runs; None is the open model.
     device : str | None
         As `torch_device` takes it.
+    labels : Sequence[str]
+        Of the checkpoints, in order (`run_labels`).
     texture : Path | None
         Run of `train_texture` for the geometry runs among the checkpoints, which are linear only without it.
     identity : Path | None
@@ -86,7 +88,7 @@ def evaluate_texture(
     Returns
     -------
     Path
-        ``table.md``. Errors are those of `load_dual_stream` and of the networks' files.
+        ``table.md``. Errors are those of `run_labels`, `load_dual_stream` and of the networks' files.
 
     Raises
     ------
@@ -95,7 +97,8 @@ def evaluate_texture(
         that all methods draw.
     """
     dataset = FaceDataset(shards, FUSION)
-    runs, trainings = _load(checkpoints, texture, face_model or load_model("open"), device)
+    named = dict(zip(run_labels(checkpoints, labels), checkpoints))
+    runs, trainings = _load(named, texture, face_model or load_model("open"), device)
     for label, run in runs.items():
         wanted = (int(dataset.attributes["size"]), next(iter(runs.values())).metadata["chart"])
         if (run.metadata["size"], run.metadata["chart"]) != wanted:
@@ -150,42 +153,42 @@ def evaluate_texture(
 
 
 def _load(
-    checkpoints: Sequence[Path], texture: Path | None, face_model: MorphableModel, device: str | None
+    checkpoints: dict[str, Path], texture: Path | None, face_model: MorphableModel, device: str | None
 ) -> tuple[dict[str, TrainedFaces], dict[str, Training]]:
-    """The runs by label, and every training by the path of its run."""
+    """The runs by label, and their trainings, and that of the texture run, by what these are called."""
     runs, trainings, used = {}, {}, False
-    for path in checkpoints:
+    for label, path in checkpoints.items():
         state = load_checkpoint(path, "fusion", "geometry")
         of_geometry = state["kind"] == "geometry"
         kind = GeometryConfig if of_geometry else FusionConfig
-        trainings[str(path)] = kind.from_dict(state["config"]), state["metadata"]
-        runs[str(path)] = load_dual_stream(path, texture if of_geometry else None, face_model, device)
+        trainings[label] = kind.from_dict(state["config"]), state["metadata"]
+        runs[label] = load_dual_stream(path, texture if of_geometry else None, face_model, device)
         used |= of_geometry
     if texture is not None:
         if not used:
             raise ValueError(f"{texture} goes with a geometry run, and there is none; fusion runs hold their own")
         state = load_checkpoint(texture, "texture")
-        trainings[str(texture)] = TextureConfig.from_dict(state["config"]), state["metadata"]
+        trainings[f"{texture} (texture)"] = TextureConfig.from_dict(state["config"]), state["metadata"]
     return runs, trainings
 
 
 def _chosen(dataset: FaceDataset, trainings: dict[str, Training], every: bool) -> tuple[np.ndarray, str]:
     """Which samples to take, and in words which these are."""
     indices, parts = np.arange(len(dataset)), []
-    for path, (config, metadata) in trainings.items():
+    for name, (config, metadata) in trainings.items():
         held_out = held_out_samples(dataset, config, metadata)
         if metadata["samples_sha256"] != dataset.samples_sha256:
             parts.append(
-                f"{path} was trained on other shards, or on these before they changed; whether on some of these "
+                f"{name} was trained on other shards, or on these before they changed; whether on some of these "
                 "photos is not known"
             )
         elif every or held_out is None:
-            parts.append(f"{path} was trained on " + ("all of them" if held_out is None else "most of them"))
+            parts.append(f"{name} was trained on " + ("all of them" if held_out is None else "most of them"))
         else:
             indices = np.intersect1d(indices, held_out)
-            parts.append(f"{path} held them out")
+            parts.append(f"{name} held them out")
         if isinstance(config, FusionConfig):
-            parts.append(f"on what the runs that {path} started from were trained is not recorded")
+            parts.append(f"on what the runs that {name} started from were trained is not recorded")
     if not len(indices):
         raise ValueError("no sample was held out by all of the runs; evaluate them apart, or on all samples (--all)")
     return indices, "; ".join([f"{len(indices)} of {len(dataset)} samples", *parts])

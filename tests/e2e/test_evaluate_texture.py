@@ -76,7 +76,7 @@ def test_runs_are_compared_on_the_photos_that_all_held_out(folder, model, tmp_pa
     dataset = FaceDataset(folder / "ftd", FUSION)
     held_out = [split_identities(dataset.sources, fraction, 0)[1] for fraction in (0.5, 0.3)]
     assert [photo["sample"] for photo in results["photos"]] == np.intersect1d(*held_out).tolist()
-    labels = [str(folder / name) for name in ("geometry", "fusion")]
+    labels = ["geometry", "fusion"]
     runs = {
         labels[0]: load_dual_stream(folder / "geometry", folder / "texture", model, "cpu"),
         labels[1]: load_dual_stream(folder / "fusion", None, model, "cpu"),
@@ -121,7 +121,7 @@ def test_photos_alone_have_no_true_face(folder, tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert {name: means["photos"] for name, means in results["means"].items()} == {"linear": 8, "this method": 8}
     assert all(means.keys() == {"photos", "mae", "e_pho", "ssim"} for means in results["means"].values())
-    assert "was trained on other shards, or on these before they changed" in result.output
+    assert "fusion was trained on other shards, or on these before they changed" in result.output
 
 
 def test_a_geometry_run_alone_is_linear(folder, tmp_path):
@@ -138,4 +138,6 @@ def test_what_cannot_be_evaluated(folder, model, tmp_path):
     assert result.exit_code == 1 and "goes with a geometry run, and there is none" in result.output
     write_toy_ftd(tmp_path / "other", model, 2, 64)
     result = evaluate(folder, tmp_path, [tmp_path / "other"], "--checkpoint", "fusion")
-    assert result.exit_code == 1 and "must have the size of the shards" in result.output
+    assert result.exit_code == 1 and "fusion must have the size of the shards" in result.output
+    result = evaluate(folder, tmp_path, ["ftd"], "--checkpoint", "fusion", "--label", "a", "--label", "b")
+    assert result.exit_code == 1 and "labels must be one for each of the 1 runs" in result.output
