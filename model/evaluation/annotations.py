@@ -158,7 +158,7 @@ def _annotated_face(entry: SampleEntry, model: MorphableModel, fitter: LandmarkF
         raise SampleError("no landmarks", f"{entry.name} is annotated without 68 landmarks to compare with")
     landmarks, mean = sample.landmarks.astype(np.float64), model.mean_shape[model.landmarks].astype(np.float64)
     if no_shape:
-        placement = None if no_shape == "missing key" else read_placement(entry, sample.image.height)
+        placement = read_placement(entry, sample.image.height)
         mean_landmarks, coefficients = nearest_landmarks(mean, landmarks), None
     else:
         placement, coefficients = (sample.pose, sample.position), (sample.id_coeffs, sample.exp_coeffs)

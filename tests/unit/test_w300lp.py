@@ -11,7 +11,8 @@ from PIL import Image
 from toy import toy_model
 
 from asmgen.w300lp import (
-    SampleError, find_samples, placement_from_pose_para, pose_para_from_placement, read_photo, read_sample,
+    SampleError, find_samples, placement_from_pose_para, pose_para_from_placement, read_photo,
+    read_placement, read_sample,
 )
 from bfm.morphable_model import BFM_COEFFICIENTS
 from bfm.pose import project
@@ -246,3 +247,17 @@ def test_photos_are_rgb_and_upright(tmp_path):
     image = read_photo(tmp_path / "grey.png")
     assert (image.mode, image.size) == ("RGB", (8, 16))
     np.testing.assert_array_equal(np.asarray(image)[..., 1], np.rot90(pixels, -1))
+
+
+def test_the_placement_is_read_whatever_the_coefficients_are(tmp_path):
+    *_, pose, position, _ = write_sample(tmp_path, Face_Model="of another model", Shape_Para=None)
+    (entry,) = find_samples(tmp_path)
+    found = read_placement(entry, HEIGHT)
+    np.testing.assert_array_equal(found[0], pose.astype(np.float32))
+    np.testing.assert_array_equal(found[1], position.astype(np.float32))
+    write_sample(tmp_path, Pose_Para=None)
+    assert read_placement(entry, HEIGHT) is None
+    assert read_placement(replace(entry, parameters_path=None), HEIGHT) is None
+    write_sample(tmp_path, Pose_Para=np.full((1, 7), -1.0))
+    with pytest.raises(SampleError, match="a positive scale"):
+        read_placement(entry, HEIGHT)
