@@ -1,13 +1,19 @@
-"""Files of a dataset that is made here: whole or absent, and the same bytes for the same contents."""
+"""Making a dataset: its files are whole or absent, and the same bytes for the same contents and any workers."""
 
 from __future__ import annotations
 
 import io
 import os
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import scipy.io
 from PIL import Image
+
+from asmgen.workers import run_tasks, share, shared
+from bfm.morphable_model import MorphableModel
 
 JPEG_QUALITY = 95
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
@@ -27,6 +33,39 @@ def new_folder(path: Path) -> Path:
         raise FileExistsError(f"{path} already holds files; choose an empty folder")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def run_on_model(
+    write: Callable, out_dir: Path, model: MorphableModel, tasks: Sequence[tuple], jobs: int
+) -> list:
+    """Call a function for each task in worker processes, which share one copy of a face model.
+
+    Parameters
+    ----------
+    write : Callable
+        Of a module; called as ``write(out_dir, model, *task)``.
+    out_dir : Path
+        Folder of the dataset; also of the copy, while this runs.
+    model : MorphableModel
+        Any.
+    tasks : Sequence[tuple]
+        Small arguments.
+    jobs : int
+        Workers at most.
+
+    Returns
+    -------
+    list
+        What the calls returned, in the order of the tasks.
+    """
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=out_dir) as scratch:
+        shared_model = share(model, Path(scratch, "model"))
+        return run_tasks(_run_on_shared, [(write, out_dir, shared_model, *task) for task in tasks], jobs)
+
+
+def _run_on_shared(write: Callable, out_dir: Path, shared_model: str, *task) -> object:
+    """One task of `run_on_model`."""
+    return write(out_dir, shared(shared_model), *task)
 
 
 def jpeg_bytes(picture: Image.Image) -> bytes:
@@ -49,3 +88,23 @@ def mat_bytes(arrays: dict) -> bytes:
     file = io.BytesIO()
     scipy.io.savemat(file, arrays)
     return _MAT_HEADER + file.getvalue()[len(_MAT_HEADER):]
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def bmp_bytes(picture: Image.Image) -> bytes:
+    """A picture as a BMP file."""
+    file = io.BytesIO()
+    picture.save(file, "BMP")
+    return file.getvalue()
+
+
+def pts_bytes(points: np.ndarray) -> bytes:
+    """300-W's file of (68, 2) landmarks, pixels from 0; it counts from 1."""
+    lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in (points + 1).tolist())
+    return f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n".encode()

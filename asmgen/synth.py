@@ -12,19 +12,15 @@ Dimension key: K modes of a basis, H = W pixels of a photo.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_folder, write_whole
-from asmgen.synthetic_faces import (
-    Photograph, SyntheticFace, centred_position, check_face_model, photograph, random_face,
-)
+from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_folder, run_on_model, write_whole
+from asmgen.synthetic_faces import SyntheticFace, check_face_model, random_face
+from asmgen.synthetic_photos import Photograph, centred_position, landmarks_in_photo, photograph
 from asmgen.w300lp import LANDMARK_FOLDER, placement_from_pose_para, pose_para_from_placement
-from asmgen.workers import run_tasks, share, shared
 from bfm.morphable_model import MorphableModel
-from bfm.pose import project
 
 SET_NAME = "SYNTH"
 _PHOTOS_A_TASK = 4
@@ -65,19 +61,16 @@ def synthesize_300wlp(
     check_face_model(model, expressions)
     out_dir = new_folder(out_dir)
     photos = -(-count // copies)
-    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=out_dir) as scratch:
-        shared_model = share(model, Path(scratch, "model"))
-        written = run_tasks(_write_photos, [
-            (out_dir, shared_model, range(first, min(first + _PHOTOS_A_TASK, photos)), count, seed, image_size, copies,
-             expressions)
-            for first in range(0, photos, _PHOTOS_A_TASK)
-        ], jobs)
+    written = run_on_model(_write_photos, out_dir, model, [
+        (range(first, min(first + _PHOTOS_A_TASK, photos)), count, seed, image_size, copies, expressions)
+        for first in range(0, photos, _PHOTOS_A_TASK)
+    ], jobs)
     return [path for paths in written for path in paths]
 
 
-def _write_photos(out_dir, shared_model, photos, count, seed, image_size, copies, expressions) -> list[Path]:
+def _write_photos(out_dir, model, photos, count, seed, image_size, copies, expressions) -> list[Path]:
     """Render and write the copies of some photos."""
-    model, paths = shared(shared_model), []
+    paths = []
     for photo in photos:
         rng = np.random.default_rng([seed, photo])
         face = random_face(model, rng, expressions)
@@ -143,7 +136,7 @@ def write_photo(
     """
     pose, position = placement_from_pose_para(pose_para, image_size)  # of the rounded numbers that are stored
     photo = photograph(model, face, pose, position, rng, image_size)
-    landmarks = project(face.vertices[model.landmarks].astype(np.float64), pose, position)[:, :2] + 1
+    landmarks = landmarks_in_photo(model, face, pose, position) + 1
     points = landmarks.astype(np.float32)
     path = out_dir / set_name / f"{name}.jpg"
     write_whole(

@@ -11,15 +11,13 @@ People differ from those of `asmgen.synth` whatever the seeds: the random number
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from asmgen.dataset_files import check_numbers, new_folder
+from asmgen.dataset_files import check_numbers, new_folder, run_on_model
 from asmgen.synth import random_poses, write_photo
 from asmgen.synthetic_faces import random_face
-from asmgen.workers import run_tasks, share, shared
 from bfm.open_face import open_face_model
 from bfm.open_face.acts import ACTS, COMBINED, HELD_OUT_PAIRS, STRESS_UNITS, act_coefficients
 
@@ -55,17 +53,14 @@ def synthesize_expressions(
     """
     check_numbers(people=(people, 1), seed=(seed, 0), jobs=(jobs, 1), image_size=(image_size, 64))
     out_dir = new_folder(out_dir)
-    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=out_dir) as scratch:
-        shared_model = share(open_face_model(), Path(scratch, "model"))
-        written = run_tasks(
-            _write_person, [(out_dir, shared_model, person, seed, image_size) for person in range(people)], jobs
-        )
+    tasks = [(person, seed, image_size) for person in range(people)]
+    written = run_on_model(_write_person, out_dir, open_face_model(), tasks, jobs)
     return [path for paths in written for path in paths]
 
 
-def _write_person(out_dir, shared_model, person, seed, image_size) -> list[Path]:
+def _write_person(out_dir, model, person, seed, image_size) -> list[Path]:
     """Render and write the photos of one person."""
-    model, paths = shared(shared_model), []
+    paths = []
     rng = np.random.default_rng([*_CHANCE, seed, person])
     face = random_face(model, rng)
     pair = HELD_OUT_PAIRS[rng.integers(len(HELD_OUT_PAIRS))]

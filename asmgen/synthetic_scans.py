@@ -8,10 +8,12 @@ Dimension key: V vertices of the face model, N vertices and M triangles of the s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from asmgen.dataset_files import npy_bytes, write_whole
 from asmgen.synthetic_faces import SyntheticFace
 from bfm.morphable_model import MorphableModel
 from bfm.mouth import boundary_loops
@@ -19,6 +21,10 @@ from bfm.pose import rotation_matrix
 from bfm.rasterize import rasterize
 from bfm.render import vertex_normals
 
+TRUTH = "truth"
+"""Folder of a dataset of scans for what no real one has."""
+
+MIN_SPACING = 0.2  # mm; a scan has a million vertices then
 _RINGS = 8
 _RING_WIDTH = 4.0  # mm
 _LONGEST_SIDE = 6.0  # of a triangle, in steps of the grid
@@ -52,6 +58,12 @@ class SyntheticScan(NamedTuple):
     landmarks: np.ndarray
     on_face: np.ndarray
     motion: np.ndarray
+
+
+def write_truth(out_dir: Path, name: str, scan: SyntheticScan) -> None:
+    """Write the motion of a scan, and which of its vertices are of the face, to ``<out>/truth/<name>_....npy``."""
+    for what, array in (("motion", scan.motion), ("on_face", scan.on_face)):
+        write_whole(out_dir / TRUTH / f"{name}_{what}.npy", npy_bytes(array))
 
 
 def random_motion(rng: np.random.Generator, degrees: float, shift: float) -> np.ndarray:

@@ -84,7 +84,7 @@ def synth_micc(
     \b
     Example: dualface synth micc micc --subjects 4 --jobs 2
     """
-    from asmgen.synth_scans import synthesize_micc
+    from asmgen.synth_micc import synthesize_micc
 
     with one_sentence():
         synthesize_micc(
@@ -115,7 +115,7 @@ def synth_bu3dfe(
     \b
     Example: dualface synth bu3dfe bu3dfe --people 4 --level 4 --jobs 2
     """
-    from asmgen.synth_scans import synthesize_bu3dfe
+    from asmgen.synth_bu3dfe import synthesize_bu3dfe
 
     with one_sentence():
         synthesize_bu3dfe(

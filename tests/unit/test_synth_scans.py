@@ -9,11 +9,13 @@ from PIL import Image
 from test_synth import contents
 from toy import toy_model
 
-import asmgen.synth_scans
+import asmgen.synth_bu3dfe
+import asmgen.synth_micc
 from asmgen.landmark_files import read_landmarks, read_list
 from asmgen.locate import FaceLocator
 from asmgen.scan_files import BND_FROM_68
-from asmgen.synth_scans import synthesize_bu3dfe, synthesize_micc
+from asmgen.synth_bu3dfe import synthesize_bu3dfe
+from asmgen.synth_micc import synthesize_micc
 from asmgen.synthetic_faces import random_face
 from asmgen.synthetic_scans import random_motion, scan_face
 from bfm.open_face.acts import ACTS, act_coefficients
@@ -30,7 +32,8 @@ SMALL = {"noise": 0, "spacing": SPACING, "seed": 1, "image_size": SIZE}
 def small():
     """A small model in place of the open one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asmgen.synth_scans, "open_face_model", lambda: MODEL)
+        for module in (asmgen.synth_micc, asmgen.synth_bu3dfe):
+            patch.setattr(module, "open_face_model", lambda: MODEL)
         yield
 
 

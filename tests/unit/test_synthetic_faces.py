@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from toy import toy_model
 
-from asmgen.synthetic_faces import centred_position, photograph, random_face
+from asmgen.synthetic_faces import random_face
+from asmgen.synthetic_photos import centred_position, photograph
 from bfm.pose import project
 from bfm.render import vertex_normals
 
