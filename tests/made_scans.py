@@ -7,6 +7,10 @@ from bfm.render import vertex_normals
 from model.evaluation.scans import Scan
 
 
+HAIR = 45  # mm below the top of the face: where hair begins, 8 mm thick
+NECK = 60.0  # mm: its depth
+
+
 def depth_grid(vertices, triangles, spacing, margin=12, clutter=False):
     """Resample a frontal surface on a grid; with clutter, a bulge above it (hair) and a slope below it (neck)."""
     low = vertices.min(0) - margin
@@ -20,11 +24,11 @@ def depth_grid(vertices, triangles, spacing, margin=12, clutter=False):
     depth[hit] = np.einsum("nk,nk->n", weights[hit], vertices[triangles[ids[hit]], 2])
     if clutter:
         x, y = columns * spacing + low[0], rows * spacing + low[1]
-        lift = 8 * np.clip((y - vertices[:, 1].max() + 22) / 10, 0, 1) * np.clip(1 - (np.abs(x) - 50) / 10, 0, 1)
+        lift = 8 * np.clip((y - vertices[:, 1].max() + HAIR) / 10, 0, 1) * np.clip(1 - (np.abs(x) - 50) / 10, 0, 1)
         depth[hit] += lift  # hair before the forehead
         neck = np.isnan(depth) & (np.abs(np.arange(width) * spacing + low[0]) < 45)[None]
         neck &= (np.arange(height)[:, None] * spacing + low[1]) < vertices[:, 1].min() + 25
-        depth[neck] = 40.0
+        depth[neck] = NECK
     index = np.full((height, width), -1)
     known = np.isfinite(depth)
     index[known] = np.arange(known.sum())
