@@ -212,6 +212,8 @@ def evaluate_silhouette(
         If all failed.
     """
     parsed = isinstance(masks, FaceParsing)
+    if parsed:
+        masks = masks.to(faces.renderer.centre.device)
 
     def measure(photo: Photo) -> tuple[Silhouette, Placement]:
         image = read_photo(photo.path)
