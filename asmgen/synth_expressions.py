@@ -53,24 +53,23 @@ def synthesize_expressions(
     """
     check_numbers(people=(people, 1), seed=(seed, 0), jobs=(jobs, 1), image_size=(image_size, 64))
     out_dir = new_folder(out_dir)
-    tasks = [(person, seed, image_size) for person in range(people)]
-    written = run_on_model(_write_person, out_dir, open_face_model(), tasks, jobs)
+    tasks = [(person, unit, seed, image_size) for person in range(people) for unit in UNITS]
+    written = run_on_model(_write_unit, out_dir, open_face_model(), tasks, jobs)
     return [path for paths in written for path in paths]
 
 
-def _write_person(out_dir, model, person, seed, image_size) -> list[Path]:
-    """Render and write the photos of one person."""
-    paths = []
+def _write_unit(out_dir, model, person, unit, seed, image_size) -> list[Path]:
+    """Render and write the photos of one person who makes one movement."""
     rng = np.random.default_rng([*_CHANCE, seed, person])
     face = random_face(model, rng)
     pair = HELD_OUT_PAIRS[rng.integers(len(HELD_OUT_PAIRS))]
-    for unit in UNITS:
-        acts = [ACTS[name] for name in pair] if unit == COMBINED else [STRESS_UNITS[unit]]
-        full = sum(act_coefficients(**movements) for movements in acts)
-        for strength in STRENGTHS:
-            rng = np.random.default_rng([*_CHANCE, seed, person, UNITS.index(unit), strength])
-            shown = face.with_expression(model, strength / 100 * full)
-            pose_para = random_poses(model, shown, rng, image_size, 1)[0]
-            name = f"{unit}_{person:06d}_{strength:03d}"
-            paths.append(write_photo(out_dir, unit, name, model, shown, pose_para, rng, image_size))
+    acts = [ACTS[name] for name in pair] if unit == COMBINED else [STRESS_UNITS[unit]]
+    full = sum(act_coefficients(**movements) for movements in acts)
+    paths = []
+    for strength in STRENGTHS:
+        rng = np.random.default_rng([*_CHANCE, seed, person, UNITS.index(unit), strength])
+        shown = face.with_expression(model, strength / 100 * full)
+        pose_para = random_poses(model, shown, rng, image_size, 1)[0]
+        name = f"{unit}_{person:06d}_{strength:03d}"
+        paths.append(write_photo(out_dir, unit, name, model, shown, pose_para, rng, image_size))
     return paths

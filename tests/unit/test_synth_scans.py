@@ -258,8 +258,9 @@ def test_parts_of_bnd_follow_the_68_landmarks():
 
 
 def test_same_seed_gives_the_same_bytes_for_any_jobs(micc, bu3dfe, tmp_path):
-    synthesize_micc(tmp_path / "micc", 2, frames=3, jobs=2, **SMALL)
-    assert contents(tmp_path / "micc") == contents(micc)
+    synthesize_micc(tmp_path / "micc", 1, frames=3, jobs=2, **SMALL)
+    fewer = contents(tmp_path / "micc")
+    assert fewer.items() < contents(micc).items() and len(fewer) == 31
     synthesize_bu3dfe(tmp_path / "bu", 1, levels=(3,), jobs=2, **SMALL)
     fewer = contents(tmp_path / "bu")
     assert fewer.items() < contents(bu3dfe).items() and len(fewer) == 57
