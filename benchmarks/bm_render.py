@@ -8,17 +8,15 @@ operation: about the traffic to memory, less what caches keep. ``peak`` is the m
     python benchmarks/bm_render.py --batch-size 8 --batch-size 32 -o render.json
 """
 
-import datetime
 import gc
-import platform
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from provenance import provenance
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -144,11 +142,8 @@ def main(size, batch_sizes, camera_distance, steps, device, output):
                 f"{name:<30}{batch_size:>4}{result['milliseconds']:>10.1f} ms{result['images_a_second']:>10.1f} img/s"
                 f"{result['moved_mib_an_image'] or 0:>10.1f} MiB an image moved{result['peak_mib'] or 0:>9.1f} MiB peak"
             )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
-        "benchmark": "render", "commit": commit, "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "benchmark": "render", **provenance(device),
         "size": size, "camera_distance_mm": camera_distance, "triangles": len(model.triangles), "steps": steps,
         "results": results,
     }

@@ -8,12 +8,9 @@ AdaIN; ``n-fold copy`` is SRSM (n=16) with Eq. (13) and (14) written out, as ref
     python benchmarks/bm_stylisation.py --batch-size 8 -o stylisation.json
 """
 
-import datetime
 import gc
 import json
-import platform
 import statistics
-import subprocess
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +18,7 @@ from unittest import mock
 
 import click
 import torch
+from provenance import provenance
 
 import model.texture
 from model.regions import EPSILON
@@ -144,11 +142,8 @@ def main(width, size, batch_size, steps, mixed_precision, device, output):
                 "variant": variant, **measure(options, width, size, batch_size, steps, device, mixed)
             })
     click.echo(table(results))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
-        "benchmark": "stylisation", "commit": commit, "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "benchmark": "stylisation", **provenance(device),
         "width": width, "size": size, "batch_size": batch_size, "steps": steps, "mixed_precision": mixed,
         "results": results,
     }

@@ -8,18 +8,16 @@ from ASMD shards by worker processes. The baseline is float32 in PyTorch's own m
     python benchmarks/bm_train_geometry.py --shards SHARDS --workers 8 -o geometry.json
 """
 
-import datetime
 import json
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from provenance import provenance
 
 from asmgen.asmd import QUANTUM
 from asmgen.maps import AttributeMaps
@@ -118,12 +116,8 @@ def main(width, size, batch_size, steps, shards, workers, device, output):
                 })
                 click.echo(json.dumps(results[-1]))
                 del task
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    on_gpu = device.type == "cuda"
     report = {
-        "benchmark": "train_geometry", "commit": commit, "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "benchmark": "train_geometry", **provenance(device),
         "width": width, "size": random_faces.attributes["size"], "workers": workers, "steps": steps,
         "results": results,
     }

@@ -7,16 +7,14 @@ regions. K (FAN, 4 stacks) and phi (VGG-19) have random weights here: their spee
     python benchmarks/bm_train_texture.py --width 1 --size 256 --batch-size 8 -o texture.json
 """
 
-import datetime
 import json
-import platform
-import subprocess
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from bm_train_geometry import WARM_UP, measure
+from provenance import provenance
 
 from bfm.charts import make_chart
 from bfm.model_file import load_model
@@ -92,11 +90,8 @@ def main(width, size, batch_size, steps, variants, device, output):
             })
             click.echo(json.dumps(results[-1]))
             del task
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
-        "benchmark": "train_texture", "commit": commit, "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "benchmark": "train_texture", **provenance(device),
         "width": width, "size": size, "steps": steps, "results": results,
     }
     if output:

@@ -11,17 +11,12 @@ a second call adds what it lacks. Processes share a table by writing files of th
 """
 
 import copy
-import datetime
 import gc
 import json
 import math
 import os
-import platform
-import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,6 +25,7 @@ from typing import NamedTuple
 
 import click
 import torch
+from provenance import provenance
 
 from model.checkpoint import save_checkpoint
 from model.config import RunConfig
@@ -180,26 +176,6 @@ def _train(task: Task, run_dir: Path, minutes: float | None, title: str) -> dict
         row[f"{key}_parameters"] = sum(parameter.numel() for parameter in network.parameters())
     after = validations[done] if done in validations else task.validate()
     return row | {"images_per_second": statistics.median(rates[1:] or rates)} | after
-
-
-def provenance(device: torch.device) -> dict[str, str]:
-    """Return what a result must name to be trusted: the command, the commit, when, and on what."""
-    return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "commit": commit(), "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "torch": torch.__version__, "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """Return the commit of this checkout; where there is no git, what DUALFACE_COMMIT says, or ``unknown``."""
-    described = "git describe --always --dirty --abbrev=40 --exclude=*".split()
-    try:
-        found = subprocess.run(described, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("DUALFACE_COMMIT", "unknown")
-    return found.strip()
 
 
 def merged(reports: Sequence[dict]) -> dict:

@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 
+import provenance
 import pytest
 import torch
 import variants
@@ -224,8 +225,8 @@ def test_commit_without_git(monkeypatch):
     def absent(*arguments, **options):
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(variants.subprocess, "run", absent)
+    monkeypatch.setattr(provenance.subprocess, "run", absent)
     monkeypatch.delenv("DUALFACE_COMMIT", raising=False)
-    assert variants.commit() == "unknown"
+    assert provenance.commit() == "unknown"
     monkeypatch.setenv("DUALFACE_COMMIT", "1234abc")
-    assert variants.commit() == "1234abc"
+    assert provenance.commit() == "1234abc"
