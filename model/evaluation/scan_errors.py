@@ -101,7 +101,7 @@ SPREAD_COLUMNS = {
 }
 MEAN_COLUMNS = {
     "common, %": ("common_percent", 1), "scale": ("scale", 4), "landmarks, mm": ("landmark_distance_mm", 2),
-    "pairs within 10 mm": ("fitness", 3), "pairs, RMSE mm": ("inlier_rmse_mm", 2),
+    "inliers": ("fitness", 3), "inlier RMSE, mm": ("inlier_rmse_mm", 2),
 }
 """Heading of a table to the name among the numbers; of the alignment's quality the mean, with so many digits."""
 
@@ -119,6 +119,6 @@ def error_cells(measured: Sequence[dict]) -> list[str | None]:
 
 ERROR_NOTE = (
     "mean and RMSE are over the region that scan and prediction have in common, \"crop\" over all of the scan's "
-    "vertices in the crop; mean +- standard deviation over scans. Landmarks, and pairs of vertices, tell how well ICP "
-    "laid the one onto the other."
+    "vertices in the crop; mean +- standard deviation over scans. Landmarks and inliers (within 10 mm, of what took "
+    "part in ICP) tell how well the one was laid onto the other."
 )
