@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import texture_table
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -323,3 +324,51 @@ def test_from_the_command_line(shards, tmp_path, model, frozen):
     config = load_texture_stream(tmp_path / "run").config
     assert (config.omega_a, config.omega_c, config.stylisation, config.skips) == (0, 3, "adain", False)
     assert (config.learning_rate, config.steps, config.augmentation.flip) == (1e-4, 2, 0.5)
+
+
+def test_table_of_the_variants(shards, tmp_path, model, frozen):
+    from bfm.model_file import save_model
+
+    save_model(model, tmp_path / "toy.h5")
+    arguments = [
+        str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--width", "0.05",
+        "--steps", "2", "--batch-size", "2", "--log-every", "1", "--validation-fraction", "0.3", "--predicted-albedo",
+        "--variants", "adain,n8", "--seeds", "2", "--device", "cpu", "--geometry", str(frozen["geometry"]),
+        "-o", str(tmp_path / "table.json"),
+    ]
+    failed = CliRunner().invoke(texture_table.main, arguments)
+    assert failed.exit_code == 2 and failed.output.endswith("n8 needs --landmarks\n")
+    arguments += ["--landmarks", str(frozen["landmarks"])]
+    done = CliRunner().invoke(texture_table.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
+    alike = TextureConfig(
+        width=0.05, steps=2, batch_size=2, log_every=1, validate_every=2, checkpoint_every=2, validation_fraction=0.3,
+        predicted_albedo=True, regions=8,
+    )
+    train_texture(shards, tmp_path / "alone", alike, model, "cpu", **frozen)
+    ours, alone = (load_checkpoint(tmp_path / path, "texture") for path in ("runs/n8/seed-0", "alone"))
+    assert same_tensors(ours["networks"], alone["networks"])  # the runs before it left nothing behind
+    held_out = task_of(model, shards, alike, frozen).held_out
+    for name, options in (("adain", {"stylisation": "adain"}), ("n8", {"regions": 8})):
+        for seed, row in report["results"][name].items():
+            state = load_checkpoint(tmp_path / "runs" / name / f"seed-{seed}", "texture")
+            assert TextureConfig.from_dict(state["config"]).seed == int(seed)
+            task = task_of(model, shards, dataclasses.replace(alike, **{"regions": 16, **options}), frozen)
+            task.generator.load_state_dict(state["networks"]["generator"])
+            for key, value in task.evaluate(held_out).items():
+                assert row[key] == pytest.approx(value, rel=1e-5), (name, seed, key)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.output.splitlines()[-3:]]
+    assert [line[:2] for line in lines] == [["linear p_t", "-"], ["adain", "2"], ["n8", "2"]]
+    assert lines[0][2] == f"{row['linear_mae']:.4f}"
+
+
+def test_a_table_needs_people_held_out(shards, tmp_path, model, frozen):
+    from bfm.model_file import save_model
+
+    save_model(model, tmp_path / "toy.h5")
+    arguments = [str(shards), str(tmp_path / "runs"), "--face-model", str(tmp_path / "toy.h5"), "--variants", "adain"]
+    arguments += ["--geometry", str(frozen["geometry"]), "--width", "0.05", "--validation-fraction", "0"]
+    failed = CliRunner().invoke(texture_table.main, [*arguments, "--device", "cpu"])
+    assert failed.exit_code == 1 and not (tmp_path / "runs").exists()
+    assert failed.output == "Error: no sample is held out to measure on; --validation-fraction must be above 0\n"
