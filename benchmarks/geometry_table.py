@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 import torch
 from geometry_measures import HeldOut, Stress
-from variants import Column, run_variants, table, table_options
+from result_tables import Column, table
+from variants import run_variants, table_options
 
 from bfm.model_file import load_model
 from cli.errors import one_sentence

@@ -4,13 +4,10 @@ A variant is a config. It is trained once a seed, which sets its initial weights
 held out are those of seed 0 for all, so that rows differ by training alone. A run that runs out of time is measured
 where it stopped, and its steps say so; its time starts with its first log line, when workers and kernels have started.
 A run that collapses has no errors, but the step. A run that was killed is trained again. The JSON file holds every run;
-a second call adds what it lacks. Processes share a table by writing files of their own, with other variants:
-
-    python benchmarks/variants.py merge a.json b.json -o table.json
-    python benchmarks/variants.py show table.json
+a second call adds what it lacks. Processes share a table by writing files of their own, with other variants, for
+`result_tables.py` to merge.
 """
 
-import copy
 import gc
 import json
 import math
@@ -21,28 +18,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import torch
 from provenance import provenance
+from result_tables import Column, merged, write_report
 
 from model.checkpoint import save_checkpoint
 from model.config import RunConfig
 from model.data import split_identities
-from model.evaluation.report import markdown_table, mean_and_spread
 from model.trainer import Task, json_text, run_training, save_sheet
 
 HELD_OUT_SEED = 0
 """Chooses the people held out, whatever the seed of a run."""
-
-
-class Column(NamedTuple):
-    """A column of a table: which number of a row, its decimals, and which one stands in the row of the start."""
-
-    key: str
-    digits: int = 2
-    start: str = ""
 
 
 class TimeIsUp(Exception):
@@ -178,70 +166,6 @@ def _train(task: Task, run_dir: Path, minutes: float | None, title: str) -> dict
     return row | {"images_per_second": statistics.median(rates[1:] or rates)} | after
 
 
-def merged(reports: Sequence[dict]) -> dict:
-    """Return one report of several of the same table; one that both hold a run of, or of other settings, is refused."""
-    first, *others = copy.deepcopy(list(reports))
-    for other in others:
-        settings = [(key, first[key], other[key]) for key in ("columns", "start", "same", "minutes")]
-        settings += [(name, first["variants"].get(name, config), config) for name, config in other["variants"].items()]
-        for key, wanted, got in settings:
-            if wanted != got:
-                raise click.ClickException(
-                    "runs of one table must have the same settings and data; they differ in "
-                    f"{key}: {_difference(wanted, got)}; name another file"
-                )
-        first["variants"] |= other["variants"]
-        for name, rows in other["results"].items():
-            ours = first["results"].setdefault(name, {})
-            for seed, row in rows.items():
-                if seed in ours:
-                    raise click.ClickException(f"{name} of seed {seed} is in two of the files; leave one out")
-                ours[seed] = {**row, "call": row["call"] + len(first["calls"])}
-        first["calls"] += other["calls"]
-    return first
-
-
-def _difference(wanted: object, got: object) -> str:
-    if isinstance(wanted, dict) and isinstance(got, dict):
-        key = next(key for key in {**wanted, **got} if wanted.get(key) != got.get(key))
-        return f"{key}: " + _difference(wanted.get(key), got.get(key))
-    return f"{wanted} and {got}"
-
-
-def write_report(report: dict, output: Path):
-    """Replace the JSON file by one of this report, never by half of it."""
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(json_text(report), encoding="utf-8")
-    os.replace(partial, output)
-
-
-def table(report: dict) -> str:
-    """Return the markdown table: mean +- standard deviation over seeds, how many; what no run measures is left out."""
-    rows = {name: list(rows.values()) for name, rows in report["results"].items() if rows}
-    whole = {name: [row for row in found if "collapsed" not in row] for name, found in rows.items()}
-    columns = {heading: Column(*column) for heading, column in report["columns"].items()}
-    measured = {key for found in whole.values() for row in found for key in row}
-    columns = {heading: column for heading, column in columns.items() if column.key in measured}
-
-    def cell(found: list[dict], key: str, digits: int, given: bool) -> str | None:
-        values = [row[key] for row in found if row.get(key) is not None]
-        if given and len(set(values)) == 1:  # such as steps
-            values = values[:1]
-        return mean_and_spread(values, digits) if values else None
-
-    lines = []
-    if report["start"] and rows:
-        first = next(iter(rows.values()))
-        cells = (cell(first, each.start, each.digits, True) for each in columns.values())
-        lines.append([report["start"], None, *cells])
-    for name, found in rows.items():
-        collapsed = len(found) - len(whole[name])
-        count = f"{len(whole[name])}" + (f" ({collapsed} collapsed)" if collapsed else "")
-        cells = (cell(whole[name], each.key, each.digits, each.digits == 0) for each in columns.values())
-        lines.append([name, count, *cells])
-    return markdown_table(["variant", "seeds", *columns], lines)
-
-
 def table_options(variants: Sequence[str], default: Sequence[str] = ()) -> Callable:
     """Add the options of every table to a command: variants, seeds, minutes, workers, device, output."""
 
@@ -268,29 +192,3 @@ def table_options(variants: Sequence[str], default: Sequence[str] = ()) -> Calla
         return command
 
     return add
-
-
-@click.group()
-def main():
-    """Put tables together and print them."""
-
-
-@main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
-def merge(files: tuple[Path, ...], output: Path):
-    """Write the runs of FILES, of one table, into one file."""
-    report = merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
-    write_report(report, output)
-    click.echo(table(report))
-
-
-@main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def show(file: Path):
-    """Print the table in FILE."""
-    click.echo(table(json.loads(file.read_text(encoding="utf-8"))))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,12 @@ import statistics
 
 import provenance
 import pytest
+import result_tables
 import torch
-import variants
+from click import ClickException
 from click.testing import CliRunner
-from variants import Column, merged, run_variants, table
+from result_tables import Column, merged, table
+from variants import run_variants
 
 from model.checkpoint import load_checkpoint
 from model.config import RunConfig
@@ -127,7 +129,7 @@ def test_a_second_call_adds_what_is_missing(tmp_path):
 def test_runs_of_other_settings_are_not_mixed(tmp_path, changed, words):
     run(tmp_path, {"two": CONFIGS["two"]}, 1)
     before = (tmp_path / "table.json").read_bytes()
-    with pytest.raises(variants.click.ClickException, match=f"they differ in {words}; name another file"):
+    with pytest.raises(ClickException, match=f"they differ in {words}; name another file"):
         run(tmp_path, **{"configs": CONFIGS} | changed)
     assert (tmp_path / "table.json").read_bytes() == before
 
@@ -154,7 +156,7 @@ def test_a_run_killed_half_way_is_trained_again(tmp_path):
 
 def test_a_run_of_another_table_is_not_overwritten(tmp_path):
     run(tmp_path, seeds=1)
-    with pytest.raises(variants.click.ClickException, match="two/seed-0 is not of .*other.json; remove it, or name"):
+    with pytest.raises(ClickException, match="two/seed-0 is not of .*other.json; remove it, or name"):
         run(tmp_path, seeds=1, name="other.json")
 
 
@@ -199,7 +201,7 @@ def test_files_of_two_processes_merge(tmp_path):
     b = run(tmp_path, {"three": CONFIGS["three"]}, 1, "b.json")
     c = run(tmp_path, {"three": CONFIGS["three"]}, 2, "b.json")
     arguments = ["merge", *(str(tmp_path / name) for name in ("a.json", "b.json")), "-o", str(tmp_path / "c.json")]
-    done = CliRunner().invoke(variants.main, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(result_tables.main, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     report = json.loads((tmp_path / "c.json").read_text())
     assert report["calls"] == a["calls"] + c["calls"] and len(b["calls"]) == 1
@@ -208,15 +210,15 @@ def test_files_of_two_processes_merge(tmp_path):
     assert list(report["variants"]) == ["two", "three"]
     made = []
     assert run(tmp_path, seeds=2, name="c.json", made=made) == report and not made  # all that a whole run has
-    assert CliRunner().invoke(variants.main, ["show", str(tmp_path / "c.json")]).output == done.output
+    assert CliRunner().invoke(result_tables.main, ["show", str(tmp_path / "c.json")]).output == done.output
     assert done.output == table(report) + "\n"
-    with pytest.raises(variants.click.ClickException, match="three of seed 0 is in two of the files"):
+    with pytest.raises(ClickException, match="three of seed 0 is in two of the files"):
         merged([c, c])
     assert a == json.loads((tmp_path / "a.json").read_text())  # not changed
 
 
 def test_nobody_held_out_is_said_in_one_sentence(tmp_path):
-    with pytest.raises(variants.click.ClickException, match="no sample is held out to measure on; --validation-frac"):
+    with pytest.raises(ClickException, match="no sample is held out to measure on; --validation-frac"):
         run(tmp_path, {"two": LineConfig(validation_fraction=0.0)})
     assert not (tmp_path / "runs").exists()
 
