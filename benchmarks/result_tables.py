@@ -26,10 +26,13 @@ class Column(NamedTuple):
 
 
 def merged(reports: Sequence[dict]) -> dict:
-    """Return one report of several of the same table; one that both hold a run of, or of other settings, is refused."""
+    """Return one report of several of the same table, with the last one's columns.
+
+    Reports of other settings, and runs that two of them hold, are refused with click's exception.
+    """
     first, *others = copy.deepcopy(list(reports))
     for other in others:
-        settings = [(key, first[key], other[key]) for key in ("columns", "start", "same", "minutes")]
+        settings = [(key, first[key], other[key]) for key in ("same", "minutes")]
         settings += [(name, first["variants"].get(name, config), config) for name, config in other["variants"].items()]
         for key, wanted, got in settings:
             if wanted != got:
@@ -37,6 +40,7 @@ def merged(reports: Sequence[dict]) -> dict:
                     "runs of one table must have the same settings and data; they differ in "
                     f"{key}: {_difference(wanted, got)}; name another file"
                 )
+        first |= {key: other[key] for key in ("columns", "start")}
         first["variants"] |= other["variants"]
         for name, rows in other["results"].items():
             ours = first["results"].setdefault(name, {})

@@ -119,6 +119,8 @@ def test_a_second_call_adds_what_is_missing(tmp_path):
     assert [row["call"] for row in report["results"]["two"].values()] == [0, 1] and len(report["calls"]) == 2
     assert run(tmp_path, made=made) == report and len(made) == 4
     assert {"command", "commit", "device", "torch"} <= report["calls"][1].keys()
+    fewer = run(tmp_path, made=made, columns={"steps": Column("steps", 0)})  # columns may change
+    assert fewer["columns"] == {"steps": ["steps", 0, ""]} and len(made) == 4
 
 
 @pytest.mark.parametrize("changed, words", [
