@@ -60,7 +60,7 @@ Predictor = Callable[[Sequence[int]], Iterable[PredictedFace]]
 
 
 class ExpressionPhotos:
-    """Photos whose true expressions are known; read once for any number of networks.
+    """Photos whose true expressions are known; read once for any number of networks, their crops held in memory.
 
     Parameters
     ----------
