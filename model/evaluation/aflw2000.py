@@ -23,6 +23,11 @@ from model.evaluation.report import markdown_table, run_labels, write_report
 from model.evaluation.scores import SHAPE_ERRORS, Scores, score_mean_face, score_network
 
 
+SHAPE_HEADING = (
+    "Shape: dense NME, % of the outer interocular distance (the two alignments are not comparable), and canonical mm"
+)
+
+
 def evaluate_aflw2000(
     root: Path, out_dir: Path, model: MorphableModel, checkpoints: Sequence[Path] = (),
     predictions: Sequence[Path] = (), labels: Sequence[str] = (), index_base: int = 0, annotation: str = "original",
@@ -107,7 +112,7 @@ def tables(methods: Sequence[Scores], truth: FaceAnnotations) -> dict[str, str]:
         "68 landmarks: NME, % of sqrt(w h) of the true landmarks' box": markdown_table(
             ["method", *bins, "mean of bins", "mean", "AUC to 10 %, %", "above 10 %, %", "pose, degrees"], rows
         ),
-        **({"Shape": markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows)} if networks else {}),
+        **({SHAPE_HEADING: markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows)} if networks else {}),
         "What was measured": "\n".join(f"- {note}" for note in truth.notes()),
         "Published, 68 landmarks (AFLW2000-3D)": markdown_table(
             ["method", *YAW_BINS, "mean of bins", "annotation", "source"],

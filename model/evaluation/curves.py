@@ -34,12 +34,12 @@ def draw_error_curves(path: Path, methods: dict[str, np.ndarray], limit: float =
         nme = np.sort(nme)
         below = np.concatenate([[0], nme[nme <= limit], [limit]])
         share = 100 * np.searchsorted(nme, below, side="right") / len(nme)
-        axes.step(below, share, where="post", label=f"{label} (AUC {100 * area_under_curve(nme, limit):.1f})")
+        axes.step(below, share, where="post", label=f"{label} (AUC {100 * area_under_curve(nme, limit):.1f} %)")
     axes.set(
         xlim=(0, limit), ylim=(0, 100), xlabel="NME of 68 landmarks, % of sqrt(w h) of their box",
         ylabel="photos with less, %",
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)  # beside the curves, wherever they lie
     figure.savefig(path, dpi=120)
     return Path(path)

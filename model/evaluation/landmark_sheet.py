@@ -13,7 +13,7 @@ from asmgen.w300lp import read_photo
 from bfm.pose import transform_points
 from model.dual_stream import TrainedFaces
 from model.evaluation.annotations import AnnotatedFace
-from model.evaluation.predict import predict_faces
+from model.evaluation.scores import Scores, predicted_faces
 from model.picture_sheet import TILE, Cell, picture_sheet
 from model.views import PlacedFace, clay, draw
 
@@ -21,14 +21,13 @@ TRUE, PREDICTED = (60, 220, 60), (255, 50, 50)
 _FINER = 2
 
 
-def landmark_sheet(methods: Sequence, annotated: Sequence[AnnotatedFace], most: int) -> Image.Image:
+def landmark_sheet(methods: Sequence[Scores], annotated: Sequence[AnnotatedFace], most: int) -> Image.Image:
     """Draw photos from the best to the worst.
 
     Parameters
     ----------
-    methods : Sequence
-        `model.evaluation.scores.Scores`; the NME of the first orders the photos. Of networks the faces are drawn,
-        too.
+    methods : Sequence[Scores]
+        The NME of the first orders the photos. Of networks the faces are drawn, too.
     annotated : Sequence[AnnotatedFace]
         The photos.
     most : int
@@ -79,8 +78,7 @@ def _with_points(crop: np.ndarray, face: AnnotatedFace, *sets: tuple[np.ndarray,
 def _meshes(faces: TrainedFaces, annotated: Sequence[AnnotatedFace], crops: Sequence[np.ndarray]) -> list[Image.Image]:
     """The predicted faces over crops of their photos."""
     pictures = []
-    photos = ((read_photo(face.photo), _square(face)) for face in annotated)
-    for face, crop, predicted in zip(annotated, crops, predict_faces(faces, photos)):
+    for face, crop, predicted in zip(annotated, crops, predicted_faces(faces, annotated)):
         plain = np.zeros_like(predicted.shape), np.zeros(9)  # clay takes neither albedo nor light
         placed = PlacedFace(predicted.shape, *plain, predicted.pose, predicted.position)
         placed = placed.transformed(square_transform(_square(face), len(crop)))

@@ -70,10 +70,15 @@ def test_the_curve_rises_where_the_errors_are(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
     drawn = {}
-    monkeypatch.setattr(Axes, "step", lambda self, x, y, where, label: drawn.update({label: (x, y, where)}))
-    monkeypatch.setattr(Axes, "legend", lambda self, loc: None)
+    step = Axes.step
+
+    def spy(self, x, y, where, label):
+        drawn[label] = (x, y, where)
+        return step(self, x, y, where=where, label=label)
+
+    monkeypatch.setattr(Axes, "step", spy)
     path = draw_error_curves(tmp_path / "curve.png", {"a": np.array([4.0, 2, 12])})
-    x, y, where = drawn["a (AUC 46.7)"]
+    x, y, where = drawn["a (AUC 46.7 %)"]
     assert path.read_bytes()[:4] == b"\x89PNG" and where == "post"
     np.testing.assert_allclose(x, [0, 2, 4, 10])
     np.testing.assert_allclose(y, [0, 100 / 3, 200 / 3, 200 / 3])
