@@ -143,15 +143,21 @@ def _train(task: Task, run_dir: Path, minutes: float | None, title: str) -> dict
 
     if task.on_gpu:
         torch.cuda.reset_peak_memory_stats(task.device)
-    collapsed = {}
+    after, collapsed = {}, {}
     try:
-        run_training(task, run_dir, task.config, on_log=watch)
-    except TimeIsUp:
-        config = task.config.to_dict()
-        save_checkpoint(run_dir, task.kind, done, config, task.metadata, task.networks, task.optimisers)
-        save_sheet(task.pictures(), run_dir, done)
+        try:
+            run_training(task, run_dir, task.config, on_log=watch)
+        except TimeIsUp:
+            config = task.config.to_dict()
+            save_checkpoint(run_dir, task.kind, done, config, task.metadata, task.networks, task.optimisers)
+            validations[done] = task.validate()
+            save_sheet(task.pictures(), run_dir, done)
+        after = validations.get(done, {})
+        for key, value in after.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{key} is {value} after {done} steps")
     except FloatingPointError as error:
-        collapsed = {"collapsed": str(error)}
+        after, collapsed = {}, {"collapsed": str(error)}
     row = {
         "steps": done, "seconds": round(time.perf_counter() - begun, 1), "held_out": len(task.held_out),
         "note": task.note, **collapsed, **{f"start_{key}": value for key, value in validations.get(0, {}).items()},
@@ -162,7 +168,6 @@ def _train(task: Task, run_dir: Path, minutes: float | None, title: str) -> dict
         row["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(task.device) / 2**20)
     for key, network in task.networks.items():
         row[f"{key}_parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    after = validations[done] if done in validations else task.validate()
     return row | {"images_per_second": statistics.median(rates[1:] or rates)} | after
 
 

@@ -32,6 +32,7 @@ class LineConfig(RunConfig):
     log_every: int = 1
     slope: float = 2.0
     fails_at: float = 0
+    breaks: bool = False
 
 
 class Lines:
@@ -66,6 +67,10 @@ class LineTask(Task):
 
     def validate(self):
         weight = float(self.networks["line"].weight.detach())
+        if self.config.breaks and self.optimisers["adam"].state:
+            if self.config.slope > 2:
+                raise FloatingPointError("the line is not straight")
+            weight = math.nan
         return {"distance_mm": abs(weight - self.config.slope), "people_count": float(self.held_out.sum())}
 
 
@@ -183,6 +188,16 @@ def test_a_collapsed_run_has_no_errors_and_the_rest_goes_on(tmp_path):
     assert lines[3] == ["bad", "0 (2 collapsed)", "-", "-", "-"]
     only = report["results"]["two"]["0"]
     assert lines[4] == ["two", "1 (1 collapsed)", f"{only['distance_mm']:.3f}", "4", f"{only['twice']:.1f}"]
+
+
+@pytest.mark.parametrize("minutes", [None, 1e-9])
+def test_a_run_that_cannot_be_measured_has_collapsed(tmp_path, minutes):
+    configs = {"three": LineConfig(slope=3.0, breaks=True), "two": LineConfig(breaks=True)}
+    report = run(tmp_path, configs, 1, minutes=minutes)
+    steps = 2 if minutes else 4
+    for name, words in (("three", "the line is not straight"), ("two", f"distance_mm is nan after {steps} steps")):
+        row = report["results"][name]["0"]
+        assert (row["steps"], row["collapsed"]) == (steps, words) and "distance_mm" not in row
 
 
 def test_rows_are_mean_and_standard_deviation_over_seeds(tmp_path):
