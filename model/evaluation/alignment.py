@@ -21,10 +21,10 @@ CROP_RADIUS = 95.0
 
 _CELL = 3.0  # mm: one vertex of the scan a cell takes part in the alignment, so that dense parts don't weigh more
 _FIRST_REACH, _REACH = 20.0, 10.0  # mm: pairs further apart don't count, first and then
+_NEAR, _SETTLED = 0.1, 1e-3  # mm: the furthest that a round may still move a vertex, first and then
 _OUTLIERS = 4.685 * 1.4826  # of the median distance: where Tukey's weight reaches 0
 _LEAST_OUTLIER = 3.0  # mm
 _ROUNDS, _ITERATIONS = 40, 5
-_SETTLED = 1e-3  # mm: the furthest that a round may still move a vertex
 _ZERO = 1e-5  # weight of a corner that a point on an edge has nothing to do with
 _NEEDED = 100  # vertices
 
@@ -133,14 +133,14 @@ def align(
         )
     surface = _Surface(start.apply(prediction.vertices), prediction.triangles)  # about in mm of the scan
     motion = Similarity(1.0, np.eye(3), np.zeros(3))
-    for pair, reach in ((surface.open3d_step, _FIRST_REACH), (surface.step, _REACH)):
+    for pair, reach, settled in ((surface.open3d_step, _FIRST_REACH, _NEAR), (surface.step, _REACH, _SETTLED)):
         for _ in range(_ROUNDS):
             points = motion.apply(near)
             step = pair(points, reach, scale)
             if step is None:
                 raise ValueError(f"{prediction.name} does not come within {reach:g} mm of {scan.name}; are both in mm?")
             motion = _after(step, motion)
-            if np.abs(step.apply(points) - points).max() < _SETTLED:
+            if np.abs(step.apply(points) - points).max() < settled:
                 break
     transform = _after(_inverse(motion), start)
     points = motion.apply(near)

@@ -197,7 +197,7 @@ def evaluate_micc(
     path = write_report(
         out_dir,
         {f"MICC Florence, {protocol}": _table(by_subject) for protocol, by_subject in results.items()} | {
-            "Over what": _notes(aligned, results, scale, missing, problems)
+            "Over what": _notes(aligned, results, scale, settings or {}, missing, problems)
         },
         {
             "protocol": "micc", "settings": settings or {}, "crop_mm": CROP_RADIUS, "smaller_crops_mm": SMALLER_CROPS,
@@ -267,7 +267,9 @@ def _table(by_subject: dict[str, dict]) -> str:
     return markdown_table(["condition", "subjects", *SPREAD_COLUMNS, *MEAN_COLUMNS], rows)
 
 
-def _notes(aligned: list[_Case], results: dict, scale: float, missing: list[str], problems: list[str]) -> str:
+def _notes(
+    aligned: list[_Case], results: dict, scale: float, settings: dict, missing: list[str], problems: list[str]
+) -> str:
     """What the tables are over, and what not."""
     lines = [ERROR_NOTE]
     if "genova" in results:
@@ -283,6 +285,8 @@ def _notes(aligned: list[_Case], results: dict, scale: float, missing: list[str]
     if frames:
         skipped = sum(len(case.told["skipped"]) for case in aligned)
         lines.append(f"A prediction is the mean of {min(frames)} to {max(frames)} frames; {skipped} showed no face.")
+    if settings.get("decoupled") is False:
+        lines.append("The network does not tell identity from expression: whole faces are averaged, not neutral ones.")
     return "\n".join(lines + [f"Missing: {part}." for part in missing] + [f"Not measured: {part}" for part in problems])
 
 
