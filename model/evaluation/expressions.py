@@ -24,7 +24,7 @@ from model.evaluation.report import markdown_table, run_labels, write_report
 IGNORED = "expression ignored"
 """The baseline's label."""
 
-DRAWN = ("full_mm", "region_mm")
+DRAWN = ("full_mm", "region_mm", "recovered")
 BY_UNIT = ("region_mm", "full_mm", "nme_percent", "recovered")
 """Measures that have a table by unit and strength."""
 
@@ -74,7 +74,7 @@ def evaluate_expressions(
     table = write_report(out_dir, expression_tables(photos, errors), expression_results(photos, errors, runs))
     draw_expression_curves(Path(out_dir, "expressions.png"), {
         MEASURES[name]: {label: unit_curves(photos, name, values[name]) for label, values in errors.items()}
-        for name in DRAWN
+        for name in DRAWN if np.isfinite(errors[IGNORED][name]).any()
     }, IGNORED)
     return table, photos.failed
 

@@ -242,7 +242,7 @@ def test_tables_of_two_networks(photos, run, root, tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("| one map")]
     assert lines[0].count("| - ") == 3
     with Image.open(tmp_path / "expressions.png") as figure:
-        assert figure.width > figure.height > 300
+        assert figure.size == (704, 924)  # two units, three measures
 
 
 def test_other_photos_are_compared_by_magnitude_and_bad_ones_named(run, root, tmp_path):
