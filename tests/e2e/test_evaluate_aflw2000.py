@@ -11,6 +11,7 @@ from PIL import Image
 from toy_asmd import write_toy_asmd
 from toy_tree import MODEL, truth, write_tree
 
+from asmgen.refit import LandmarkFitter
 from asmgen.w300lp import read_photo
 from bfm.model_file import save_model
 from bfm.pose import project, rotation_matrix
@@ -200,8 +201,11 @@ def test_landmark_files_alone_leave_the_yaw_to_a_fit_and_the_shape_unknown(root,
         scipy.io.savemat(photo.with_name(f"{photo.stem}_pts.mat"), {"pts_3d": landmarks + 1})
     result, numbers = evaluate(tmp_path / "photos", tmp_path / "out", face_model, "--checkpoint", checkpoint)
     assert result.exit_code == 0, result.output
+    fitter = LandmarkFitter(MODEL.face_only())
     for index in (0, 2):  # the labels of photo 1 are moved
         photo = numbers["photos"][index]
+        fitted = fitter.fit(true_landmarks(root)[index], "3d").pose[1]
+        assert photo["yaw_degrees"] == pytest.approx(np.degrees(fitted), abs=1e-3)
         assert photo["yaw_degrees"] == pytest.approx(np.degrees(truth(index)["pose"][1]), abs=3)
         assert photo["yaw_annotated"] is False and list(photo["dual"]) == ["nme_percent"]
         assert photo[MEAN_FACE]["nme_percent"] < 5
