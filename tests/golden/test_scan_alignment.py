@@ -71,6 +71,7 @@ def test_similarity_is_recovered_from_a_start_far_off(face, scans, noise, clutte
     off = np.linalg.norm(found.transform.apply(face.vertices) - TRUTH.apply(face.vertices), axis=1)
     assert off.mean() < 0.06
     assert found.landmark_distance < 0.06 and found.fitness > 0.99
+    assert clutter or found.inlier_rmse == pytest.approx(noise, abs=0.005)  # mm of the scan, whatever the start
 
 
 @pytest.mark.parametrize("scale", [0.5, 1000.0])
@@ -80,6 +81,15 @@ def test_landmarks_find_the_scale_of_any_unit(face, scans, scale):
     assert found.transform.scale * scale == pytest.approx(1, abs=0.002)
     errors = scan_errors(other, scans[NOISE, True], found)
     assert errors.distances[skin_of(errors.scan, face)].mean() == pytest.approx(NOISE * np.sqrt(2 / np.pi), abs=0.01)
+
+
+def test_the_jaw_has_no_say_in_the_start(face, scans):
+    scan = scans[0.0, False]
+    shifted = {number: point + 30 * (number < 17) for number, point in face.landmarks.items()}
+    start, other = (initial_transform(Scan(face.vertices, face.triangles, known), scan)
+                    for known in (face.landmarks, shifted))
+    np.testing.assert_allclose(other.apply(face.vertices), start.apply(face.vertices), atol=1e-9)
+    np.testing.assert_allclose(start.apply(face.vertices), TRUTH.apply(face.vertices), atol=1e-6)
 
 
 def test_without_landmarks_nose_tips_start(face, scans):
