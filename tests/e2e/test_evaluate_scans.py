@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -244,3 +245,10 @@ def test_mistakes_are_told_in_a_sentence(micc, tmp_path, command, arguments, mes
     known = {"empty": tmp_path / "empty", "given": micc / "predictions"}
     result = run_command(command, *(argument.format(**known) for argument in arguments), "-o", tmp_path / "out")
     assert result.exit_code in (1, 2) and message in result.output and "Traceback" not in result.output
+
+
+def test_where_open3d_does_not_import_a_sentence_says_what_to_install(micc, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    result = run_command("micc", micc, "--predictions", micc / "predictions", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "install open3d, and on Linux the system library libusb-1.0" in result.output
+    assert result.output.count("\n") < 4 and "Traceback" not in result.output
