@@ -102,12 +102,22 @@ class FaceWriter:
         Whether to write the face without expression.
     other : PhotoFace | None
         Whose expression to put on the face; None does not.
+
+    Raises
+    ------
+    ValueError
+        If identity and expression are asked for, and the network does not tell them apart.
     """
 
     def __init__(
         self, faces: TrainedFaces, meshes: Sequence[str] = MESHES, turning: bool = False, neutral: bool = False,
         other: PhotoFace | None = None,
     ):
+        if (neutral or other) and faces.metadata["shape"] == "single":
+            raise ValueError(
+                "a run of --shape single has one map for identity and expression, so it has no neutral face and no "
+                "expression to swap; give a run of another shape"
+            )
         self.faces, self.meshes, self.turning, self.neutral, self.other = faces, meshes, turning, neutral, other
         self.template = MeshTemplate(faces.model.triangles, faces.maps.chart)
 

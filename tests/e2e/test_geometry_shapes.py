@@ -13,6 +13,7 @@ from cli.main import main
 from model.config import NO_AUGMENTATION, GeometryConfig
 from model.data import FaceDataset
 from model.dual_stream import load_dual_stream
+from model.face_files import FaceWriter
 from model.losses import identity_weights
 from model.train_geometry import GeometryTask, load_geometry_stream, map_space, train_geometry
 from model.trainer import read_log, run_training
@@ -63,6 +64,15 @@ def test_a_run_says_its_shape_and_is_loaded_by_itself(model, runs, shape):
     assert bool(ours.expression_map.any()) == (shape != "single")
     mean, inside = torch.tensor(trained.maps.mean_map), torch.tensor(trained.maps.chart.mask)
     assert (ours.identity_map - mean)[..., inside].abs().mean() < 0.2  # a face
+
+
+def test_a_single_map_has_no_neutral_face_to_write(model, runs):
+    faces = {shape: load_dual_stream(runs / shape, model=model, device="cpu") for shape in SHAPES}
+    for shape in ("dual", "linear"):
+        FaceWriter(faces[shape], neutral=True)
+    FaceWriter(faces["single"])
+    with pytest.raises(ValueError, match="so it has no neutral face and no expression to swap"):
+        FaceWriter(faces["single"], neutral=True)
 
 
 def test_only_a_single_map_has_no_identity_and_expression_error(runs):
