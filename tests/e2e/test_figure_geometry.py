@@ -16,7 +16,7 @@ from cli.main import main
 from model.config import GeometryConfig
 from model.data import FaceDataset, split_identities
 from model.dual_stream import load_dual_stream
-from model.figures.geometry import describe, expression_sizes, geometry_figure
+from model.figures.geometry import Shapes, _pictures, describe, expression_sizes, geometry_figure
 from model.picture_sheet import TILE, picture_sheet
 from model.train_geometry import map_space, train_geometry
 
@@ -119,6 +119,17 @@ def test_the_truth_lies_over_its_photo(model, shards, runs, drawn):
     assert columns.min() + columns.max() == pytest.approx(TILE, abs=0.1 * TILE)
     # the close-up is a part of the picture over the photo, larger
     assert 0.5 < is_clay(close).mean() <= 1
+
+
+def test_the_frontal_picture_is_centred_wherever_the_model_has_its_origin(model, runs):
+    renderer = load_dual_stream(runs / "dual", model=model, device="cpu").renderer
+    placed, photo = np.array([[16, 16, 0.1]]), Image.new("RGB", (32, 32))
+    fronts = []
+    for shift in ([0, 0, 0], [20, -30, 5]):
+        shape = model.mean_shape + np.float32(shift)
+        shapes = Shapes(shape[None], np.zeros((1, 3)), placed, renderer)
+        fronts.append(array(_pictures(shapes, 0, photo, (8, 8, 8), shape)[1]))
+    assert (np.abs(fronts[0] - fronts[1]).max(-1) > 2).mean() < 0.001
 
 
 def test_the_largest_expressions_held_out_one_a_photo(model, shards, runs, drawn):
