@@ -19,7 +19,7 @@ References
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,111 +32,53 @@ from bfm.similarity import Similarity
 from model.evaluation.alignment import CROP_RADIUS, Alignment, align
 from model.evaluation.face_meshes import MESHES, Photographed, mesh_in
 from model.evaluation.heatmap import clay_picture, heatmap, with_scale
+from model.evaluation.micc_subjects import CONDITIONS, SMALLER_CROPS, Subject, find_subjects
 from model.evaluation.report import markdown_table, write_report
 from model.evaluation.scan_errors import (
     ERROR_NOTE, MEAN_COLUMNS, SPREAD_COLUMNS, ScanErrors, error_cells, scan_errors,
 )
 from model.evaluation.scans import Scan, read_scan
-from model.evaluation.videos import VIDEO_SUFFIXES, video_frames
+from model.evaluation.videos import video_frames
 from model.picture_sheet import Cell, picture_sheet
 
-CONDITIONS = {"cooperative": "Indoor-Cooperative", "indoor": "PTZ-Indoor", "outdoor": "PTZ-Outdoor"}
-"""Condition to the name of its video."""
-
 PROTOCOLS = ("genova", "per-mesh")
-SMALLER_CROPS = {"subject_28": 60.0}
-"""Subjects whose scans are compared within another radius, mm."""
-
-_SCANS, _VIDEO_FOLDERS = ("frontal1", "frontal2"), ("Video", "Videos")
 _SHEET_SUBJECTS = 4
 _scan = lru_cache(maxsize=2)(read_scan)  # those of a subject: its conditions follow each other
 
-Predict = Callable[["Subject", str], tuple[Scan, dict]]
-"""Subject and condition to the neutral face, and what is to be reported of it; ValueErrors say why there is none."""
+Predict = Callable[[Subject, str], tuple[Scan, dict]]
+"""Subject and condition to the neutral face, and what is to be reported of it; ValueErrors say why there is none, a
+`Missing` that there is nothing to predict from."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A person of the dataset.
-
-    Attributes
-    ----------
-    name : str
-        ``subject_01``, ...
-    scans : tuple[Path, ...]
-        The frontal scans there are, in order.
-    videos : dict[str, Path]
-        Condition to its video, those that there are.
-    """
-
-    name: str
-    scans: tuple[Path, ...]
-    videos: dict[str, Path]
-
-    @property
-    def radius(self) -> float:
-        """Of the crop, mm."""
-        return SMALLER_CROPS.get(self.name, CROP_RADIUS)
-
-
-def find_subjects(root: Path) -> tuple[list[Subject], list[str]]:
-    """List the subjects of MICC Florence, and what they lack.
-
-    Parameters
-    ----------
-    root : Path
-        With ``subject_XX/Model/frontal1/obj/*.obj`` (and ``frontal2``), and ``subject_XX/Video`` or ``Videos`` with the
-        videos of `CONDITIONS`: ``.mjpg``, ``.mjpeg``, or a folder of frames or with one such file.
-
-    Returns
-    -------
-    tuple[list[Subject], list[str]]
-        Sorted; and a sentence for each part that is missing.
-
-    Raises
-    ------
-    ValueError
-        If there is no subject.
-    """
-    folders = sorted(folder for folder in Path(root).glob("subject_*") if folder.is_dir())
-    if not folders:
-        raise ValueError(f"{root} holds no subject_XX; give the folder of MICC Florence that does")
-    subjects, missing = [], []
-    for folder in folders:
-        scans = {scan: next(iter(sorted(folder.glob(f"Model/{scan}/obj/*.obj"))), None) for scan in _SCANS}
-        videos = {condition: _video(folder, name) for condition, name in CONDITIONS.items()}
-        missing += [f"{folder.name} has no scan {name}" for name, path in scans.items() if path is None]
-        missing += [f"{folder.name} has no video {CONDITIONS[name]}" for name, path in videos.items() if path is None]
-        subjects.append(Subject(folder.name, tuple(path for path in scans.values() if path), {
-            condition: path for condition, path in videos.items() if path
-        }))
-    return subjects, missing
-
-
-def _video(folder: Path, name: str) -> Path | None:
-    """The video of a subject: a file, a folder of frames, or the file in such a folder."""
-    for parent in (folder / videos for videos in _VIDEO_FOLDERS):
-        for suffix in VIDEO_SUFFIXES:
-            if (parent / (name + suffix)).is_file():
-                return parent / (name + suffix)
-        if (parent / name).is_dir():
-            files = sorted(path for path in (parent / name).iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-            return files[0] if files else parent / name
-    return None
+class Missing(ValueError):
+    """A part of the data that is not there, rather than damaged."""
 
 
 def from_videos(photographed: Photographed, frames: int) -> Predict:
     """Return what predicts by a network: the mean neutral face of so many frames of the video."""
-    return lambda subject, condition: photographed.neutral(
-        video_frames(subject.videos[condition], frames), f"{subject.name} {condition}"
-    )
+    def predict(subject: Subject, condition: str) -> tuple[Scan, dict]:
+        if condition not in subject.videos:
+            raise Missing(f"{subject.name} has no video {CONDITIONS[condition]}")
+        return photographed.neutral(video_frames(subject.videos[condition], frames), f"{subject.name} {condition}")
+
+    return predict
 
 
 def from_meshes(folder: Path) -> Predict:
-    """Return what reads the meshes of another method, ``<folder>/<subject>/<condition>.obj`` or ``.ply``, in mm."""
-    if not any(path.suffix.lower() in MESHES for path in Path(folder).glob("*/*")):
-        raise ValueError(f"{folder} holds no <subject>/<condition>{' or '.join(MESHES)}")
-    return lambda subject, condition: (mesh_in(Path(folder, subject.name), condition), {})
+    """Return what reads the meshes of another method, ``<folder>/<subject>/<condition>.obj`` or ``.ply``, in mm.
+
+    Videos are not needed. A condition that no subject has a mesh of is missing; of the others, every subject's is due.
+    """
+    held = {path.stem for path in Path(folder).glob("*/*") if path.suffix.lower() in MESHES}
+    if not held & set(CONDITIONS):
+        raise ValueError(f"{folder} holds no <subject>/<{'|'.join(CONDITIONS)}>{' or '.join(MESHES)}")
+
+    def predict(subject: Subject, condition: str) -> tuple[Scan, dict]:
+        if condition not in held:
+            raise Missing(f"there is no prediction of {condition}")
+        return mesh_in(Path(folder, subject.name), condition), {}
+
+    return predict
 
 
 def evaluate_micc(
@@ -172,7 +114,8 @@ def evaluate_micc(
     """
     subjects, missing = find_subjects(root)
     problems: list[str] = []
-    aligned = list(_aligned(tqdm(subjects, "align", unit="subject", disable=None), predict, problems))
+    aligned = list(_aligned(tqdm(subjects, "align", unit="subject", disable=None), predict, missing, problems))
+    missing = list(dict.fromkeys(missing))
     if not aligned:
         raise ValueError(f"nothing under {root} could be measured: {(problems + missing)[0]}")
     scale = float(np.exp(np.mean([np.log(case.alignments[0].transform.scale) for case in aligned])))
@@ -220,8 +163,10 @@ class _Case:
     alignments: tuple[Alignment, ...]
 
 
-def _aligned(subjects, predict: Predict, problems: list[str]) -> Iterator[_Case]:
-    """Every prediction that can be laid on a scan; why the others cannot goes into `problems`."""
+def _aligned(
+    subjects: Iterable[Subject], predict: Predict, missing: list[str], problems: list[str]
+) -> Iterator[_Case]:
+    """Every prediction that can be laid on a scan; why the others cannot goes into `missing` and `problems`."""
     for subject in subjects:
         scans = {}
         for path in subject.scans:
@@ -229,10 +174,13 @@ def _aligned(subjects, predict: Predict, problems: list[str]) -> Iterator[_Case]
                 scans[path] = read_scan(path)
             except ValueError as error:
                 problems.append(str(error))
-        for condition in subject.videos if scans else ():
+        for condition in CONDITIONS if scans else ():
             try:
                 prediction, told = predict(subject, condition)
                 alignments = tuple(align(prediction, scan, radius=subject.radius) for scan in scans.values())
+            except Missing as error:
+                missing.append(str(error))
+                continue
             except ValueError as error:
                 problems.append(f"{subject.name} {condition}: {error}")
                 continue

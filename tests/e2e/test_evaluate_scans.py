@@ -22,7 +22,7 @@ from bfm.similarity import Similarity
 from cli.main import main
 from model.config import GeometryConfig
 from model.dual_stream import load_dual_stream
-from model.evaluation.micc import find_subjects
+from model.evaluation.micc_subjects import find_subjects
 from model.evaluation.predict import predict_faces
 from model.evaluation.videos import video_frames
 from model.train_geometry import train_geometry
@@ -94,7 +94,8 @@ def results_of(folder):
 
 @pytest.fixture(scope="module")
 def micc(model, tmp_path_factory):
-    """Two subjects, one without a second scan, both without some videos; and predictions, exact but for scale."""
+    """Two subjects, one without a second scan, both without some videos; and predictions, exact but for scale, one of
+    a condition without a video."""
     root = tmp_path_factory.mktemp("micc")
     rng = np.random.default_rng(0)
     for subject, scans, conditions in (("subject_01", 2, ("indoor", "outdoor")), ("subject_02", 1, ("indoor",))):
@@ -109,6 +110,7 @@ def micc(model, tmp_path_factory):
             for frame in range(3):
                 write_photo(root / subject / "Video" / VIDEOS[condition] / f"{frame:04d}.png", model, frame)
             write_mesh(root / "predictions" / subject / f"{condition}.obj", model, face * SCALES[condition])
+    shutil.rmtree(root / "subject_01" / "Video" / VIDEOS["outdoor"])
     return root
 
 
@@ -120,8 +122,9 @@ def micc_exact(micc, tmp_path_factory):
 
 def test_micc_of_exact_predictions_is_the_noise_and_the_scale(micc_exact):
     out, result = micc_exact
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # subject_02 has no outdoor prediction, subject_01 has
     results = results_of(out)
+    assert len(results["problems"]) == 1 and "subject_02 outdoor: " in results["problems"][0]
     per_mesh, genova = (results["subjects"][name] for name in ("per-mesh", "genova"))
     assert results["global_scale"] == pytest.approx(np.cbrt(1 / 0.8), abs=0.003)
     for subject, conditions in per_mesh.items():
@@ -139,8 +142,7 @@ def test_micc_of_exact_predictions_is_the_noise_and_the_scale(micc_exact):
 
 def test_micc_says_what_is_missing_and_draws_heatmaps(micc, micc_exact):
     out, result = micc_exact
-    missing = ["subject_01 has no video Indoor-Cooperative", "subject_02 has no scan frontal2",
-               "subject_02 has no video Indoor-Cooperative", "subject_02 has no video PTZ-Outdoor"]
+    missing = ["subject_02 has no scan frontal2", "there is no prediction of cooperative"]
     assert results_of(out)["missing"] == missing
     assert all(f"Missing: {part}." in result.output for part in missing)
     assert sorted(path.name for path in (out / "heatmaps").iterdir()) == ["subject_01.png", "subject_02.png"]
@@ -164,6 +166,10 @@ def test_micc_with_a_network_averages_frames_and_tells_what_fails(micc, run, tmp
     assert numbers["frames"] == 2 and list(numbers["skipped"]) == ["0002.png"]
     assert [problem for problem in results["problems"] if "subject_03" in problem and "121.obj" in problem]
     assert "A prediction is the mean of 2 to 2 frames; 1 showed no face." in result.output
+    assert results["missing"] == [
+        "subject_02 has no scan frontal2", "subject_03 has no scan frontal2",
+        "subject_02 has no video Indoor-Cooperative", "subject_02 has no video PTZ-Outdoor",
+    ]
     assert results["settings"]["frames"] == 3 and len(results["settings"]["weights_sha256"]) == 64
 
 
@@ -234,7 +240,7 @@ def test_bu3dfe_with_a_network_at_one_level(bu3dfe, run, tmp_path):
 
 
 @pytest.mark.parametrize("command, arguments, message", [
-    ("micc", ["{empty}", "--predictions", "{empty}"], "holds no <subject>/<condition>"),
+    ("micc", ["{empty}", "--predictions", "{empty}"], "holds no <subject>/<cooperative|indoor|outdoor>.obj or .ply"),
     ("micc", ["{empty}", "--predictions", "{given}"], "holds no subject_XX"),
     ("micc", ["{empty}"], "one of the two"),
     ("bu3dfe", ["{empty}", "--predictions", "{given}"], "holds no scan of the levels 1, 2, 3, 4"),
