@@ -5,11 +5,11 @@ A band is the standard deviation over seeds. The dashed line is that of the true
     python benchmarks/expression_figure.py table.json -o expressions.png
 """
 
-import json
 from pathlib import Path
 
 import click
 import numpy as np
+from result_tables import read_report
 
 from model.evaluation.expression_curves import Curve, draw_expression_curves
 from model.evaluation.expression_errors import MEASURES
@@ -52,7 +52,7 @@ def draw(report: dict, output: Path, variants: tuple[str, ...] = DRAWN) -> Path:
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG file.")
 def main(file: Path, variants: str, output: Path):
     """Draw the expression stress in FILE, of `geometry_table.py`."""
-    report = json.loads(file.read_text(encoding="utf-8"))
+    report = read_report(file)
     if not report["same"].get("stress"):
         raise click.ClickException(f"{file} holds no expression stress; make the table with --stress")
     click.echo(f"wrote {draw(report, output, tuple(variants.split(',')))}")

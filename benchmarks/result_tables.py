@@ -17,6 +17,9 @@ from model.evaluation.report import markdown_table, mean_and_spread
 from model.trainer import json_text
 
 
+TABLES = "geometry_table.py, texture_table.py and fusion_table.py"
+
+
 class Column(NamedTuple):
     """A column of a table: which number of a row, its decimals, and which one stands in the row of the start."""
 
@@ -57,6 +60,17 @@ def _difference(wanted: object, got: object) -> str:
         key = next(key for key in {**wanted, **got} if wanted.get(key) != got.get(key))
         return f"{key}: " + _difference(wanted.get(key), got.get(key))
     return f"{wanted} and {got}"
+
+
+def read_report(file: Path) -> dict:
+    """Return the report in a JSON file; click's exception if it holds something else."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or "calls" not in report:
+        raise click.ClickException(f"{file} must be a JSON file of a table's runs, as {TABLES} write it with -o")
+    return report
 
 
 def write_report(report: dict, output: Path):
@@ -103,7 +117,7 @@ def main():
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file.")
 def merge(files: tuple[Path, ...], output: Path):
     """Write the runs of FILES, of one table, into one file."""
-    report = merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    report = merged([read_report(file) for file in files])
     write_report(report, output)
     click.echo(table(report))
 
@@ -112,7 +126,7 @@ def merge(files: tuple[Path, ...], output: Path):
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def show(file: Path):
     """Print the table in FILE."""
-    click.echo(table(json.loads(file.read_text(encoding="utf-8"))))
+    click.echo(table(read_report(file)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import torch
 from provenance import provenance
-from result_tables import Column, merged, write_report
+from result_tables import Column, merged, read_report, write_report
 
 from model.checkpoint import save_checkpoint
 from model.config import RunConfig
@@ -85,7 +85,7 @@ def run_variants(
         "calls": [], "results": {},
     }))
     if output and output.exists():
-        report = merged([json.loads(output.read_text(encoding="utf-8")), report])
+        report = merged([read_report(output), report])
     called = False
     for seed in seeds:
         for name, config in configs.items():
@@ -122,6 +122,7 @@ def _hold_out(task: Task):
     )
     if not len(task.held_out):
         raise click.ClickException("no sample is held out to measure on; --validation-fraction must be above 0")
+    task.metadata = {**task.metadata, "held_out_seed": HELD_OUT_SEED}  # for `model.data.held_out_samples`
 
 
 def _train(task: Task, run_dir: Path, minutes: float | None, title: str) -> dict:

@@ -375,7 +375,8 @@ def held_out_samples(dataset: FaceDataset, config: RunConfig, metadata: dict) ->
     """
     if not config.validation_fraction or metadata["samples_sha256"] != dataset.samples_sha256:
         return None
-    return split_identities(dataset.sources, config.validation_fraction, config.seed)[1]
+    seed = metadata.get("held_out_seed", config.seed)  # benchmarks hold out the same people whatever the seed
+    return split_identities(dataset.sources, config.validation_fraction, seed)[1]
 
 
 def samples_with_truth(dataset: FaceDataset, metadata: dict) -> tuple[list[FaceDataset], list[Path]]:

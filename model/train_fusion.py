@@ -202,6 +202,7 @@ class FusionTask(Task):
         given = {"identity": self.identity, "aligner": self.aligner, "parsing": self.parsing}
         self.metadata = {
             **trained.metadata, "kind": self.kind, "samples_sha256": dataset.samples_sha256,
+            "held_out_seed": config.seed,  # not that of the geometry run
             **{f"start_{key}_sha256": weights_sha256(stream) for key, stream in self.networks.items()},
             **{f"{key}_sha256": weights_sha256(other) if other else "" for key, other in given.items()},
         }

@@ -16,7 +16,7 @@ from variants import run_variants
 
 from model.checkpoint import load_checkpoint
 from model.config import RunConfig
-from model.data import split_identities
+from model.data import held_out_samples, split_identities
 from model.trainer import Task
 
 pytestmark = pytest.mark.usefixtures("without_curves")
@@ -39,6 +39,7 @@ class Lines:
     """A dataset of numbers; ten people, two photos each."""
 
     sources = [f"A/A_{person}_{copy}" for person in range(10) for copy in range(2)]
+    samples_sha256 = "ab"
 
 
 class LineTask(Task):
@@ -229,9 +230,21 @@ def test_files_of_two_processes_merge(tmp_path):
     assert run(tmp_path, seeds=2, name="c.json", made=made) == report and not made  # all that a whole run has
     assert CliRunner().invoke(result_tables.main, ["show", str(tmp_path / "c.json")]).output == done.output
     assert done.output == table(report) + "\n"
+    (tmp_path / "other.json").write_text("[]")
+    refused = CliRunner().invoke(result_tables.main, ["show", str(tmp_path / "other.json")])
+    assert refused.exit_code == 1 and "other.json must be a JSON file of a table's runs" in refused.output
     with pytest.raises(ClickException, match="three of seed 0 is in two of the files"):
         merged([c, c])
     assert a == json.loads((tmp_path / "a.json").read_text())  # not changed
+
+
+def test_what_a_run_held_out_is_known_from_its_checkpoint(tmp_path):
+    run(tmp_path, {"two": CONFIGS["two"]})
+    state = load_checkpoint(tmp_path / "runs/two/seed-1", "line")
+    config, metadata = LineConfig(**state["config"]), {"samples_sha256": Lines.samples_sha256}
+    theirs = split_identities(Lines.sources, 0.05, 0)[1]
+    assert held_out_samples(Lines(), config, state["metadata"] | metadata).tolist() == theirs.tolist()
+    assert held_out_samples(Lines(), config, metadata).tolist() != theirs.tolist()  # of a run by itself
 
 
 def test_nobody_held_out_is_said_in_one_sentence(tmp_path):
