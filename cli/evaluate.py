@@ -135,10 +135,12 @@ def silhouette(
 
     if (masks is None) == (parsing is None):
         raise click.UsageError("give MASKS or --parsing: one of the two")
+    if masks and masks.resolve() == photos.resolve():
+        raise click.UsageError("MASKS must be another folder than PHOTOS, or one within it")
     with one_sentence():
         found = find_photos([photos], output)
-        if masks:
-            found = [photo for photo in found if not photo.path.is_relative_to(masks)]
+        if masks and masks.resolve().is_relative_to(photos.resolve()):
+            found = [photo for photo in found if not photo.path.resolve().is_relative_to(masks.resolve())]
         locator = PhotoLocator(found, boxes, () if landmarks is None else (landmarks,), whole)
         marked = MaskFolder(masks) if masks else load_parsing_network(parsing)
         faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)

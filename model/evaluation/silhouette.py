@@ -256,7 +256,7 @@ def evaluate_silhouette(
     picture_sheet(["photo", "geometry", "yellow: both; red: geometry alone; green: face alone"], [
         _cells(
             measure(photo)[0], faces.model, measured[photo]["errors"],
-            (photo.name, f"{place + 1} of {len(ranked)} by IoU, from the worst"),
+            (photo.name, f"worst IoU: {place + 1} of {len(ranked)}"),
         ) for place, photo in chosen
     ]).save(Path(out_dir, "sheet.png"))
     return path, failed

@@ -242,7 +242,7 @@ def _sheet(
         index = by_error[place]
         (_, raw), = _batches(samples, np.array([index]), 1)
         drawn, errors = methods(raw), shown[index]
-        rank = f"{place + 1} of {len(by_error)} by E_pho, from the worst"
+        rank = f"worst E_pho: {place + 1} of {len(by_error)}"
         row = [Cell(tile_of(drawn.image[0].cpu()), (f"{index}: {sources[index]}", rank))]
         for name in names:
             if name not in errors:

@@ -273,3 +273,23 @@ def test_from_the_command_line(model, run, tmp_path):
     assert f"| a/one | {ious[0]:.3f} " in " ".join(table.split()) and (out / "sheet.png").is_file()
     both = CliRunner().invoke(main, ["evaluate", "silhouette", *map(str, [photos, *chosen])])
     assert both.exit_code == 2 and "give MASKS or --parsing" in both.output
+    same = CliRunner().invoke(main, ["evaluate", "silhouette", *map(str, [photos, photos, *chosen])])
+    assert same.exit_code == 2 and "MASKS must be another folder than PHOTOS" in same.output
+
+
+def test_masks_are_no_photos_however_their_folder_is_named(model, run, tmp_path, monkeypatch):
+    Image.fromarray(draw_face(model, SIZE, 0)["image"]).save(tmp_path / "one.jpg")
+    write_mask(tmp_path / "masks" / "one.png", covered_by(model, face_of(model, 0), SIZE, SIZE))
+    chosen = ["--checkpoint", run / "run", "--face-model", run / "toy.h5", "--device", "cpu", "--whole"]
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        main, ["evaluate", "silhouette", *map(str, [".", tmp_path / "masks", *chosen, "-o", tmp_path / "out"])]
+    )
+    assert result.exit_code == 0 and "1 photos, 0 failed" in result.output
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "one.jpg").rename("photos/one.jpg")
+    (tmp_path / "masks/one.png").rename("one.png")  # photos in a folder below that of the masks
+    result = CliRunner().invoke(
+        main, ["evaluate", "silhouette", *map(str, ["photos", ".", *chosen, "-o", tmp_path / "out"])]
+    )
+    assert result.exit_code == 0 and "1 photos, 0 failed" in result.output
