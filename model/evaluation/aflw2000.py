@@ -99,7 +99,8 @@ def tables(methods: Sequence[Scores], truth: FaceAnnotations) -> dict[str, str]:
     """Return heading to markdown: landmarks beside the peers', shape beside the peers', and what to know of them."""
     counts = by_yaw(truth.yaw, truth.yaw).counts
     bins = [f"{name} ({count})" for name, count in zip(YAW_BINS, counts)]
-    rows, dense_rows, networks = [], [], any(method.faces for method in methods)
+    rows, dense_rows = [], []
+    known = any(method.faces and method.errors.keys() & SHAPE_ERRORS.keys() for method in methods)
     for method in methods:
         means = by_yaw(method.nme, truth.yaw)
         rows.append([
@@ -112,7 +113,7 @@ def tables(methods: Sequence[Scores], truth: FaceAnnotations) -> dict[str, str]:
         "68 landmarks: NME, % of sqrt(w h) of the true landmarks' box": markdown_table(
             ["method", *bins, "mean of bins", "mean", "AUC to 10 %, %", "above 10 %, %", "pose, degrees"], rows
         ),
-        **({SHAPE_HEADING: markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows)} if networks else {}),
+        **({SHAPE_HEADING: markdown_table(["method", *SHAPE_ERRORS.values()], dense_rows)} if known else {}),
         "What was measured": "\n".join(f"- {note}" for note in truth.notes()),
         "Published, 68 landmarks (AFLW2000-3D)": markdown_table(
             ["method", *YAW_BINS, "mean of bins", "annotation", "source"],

@@ -105,7 +105,7 @@ def _load(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy array, but cannot be read ({error})") from error
+        raise ValueError(f"{path} must be a .npy array of numbers, but cannot be read as one") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise ValueError(f"{path} must hold one array of real numbers")
     return array

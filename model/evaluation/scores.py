@@ -27,7 +27,8 @@ from model.evaluation.nme import landmark_nme
 from model.evaluation.predict import PredictedFace, predict_faces
 from model.metrics import pose_distance
 
-MEAN_FACE = "mean face, true pose"
+MEAN_FACE, FITTED_MEAN_FACE = "mean face, true pose", "mean face, fitted pose"
+"""Fitted to the landmarks of photos whose pose is not annotated with this face model: nearer than the true one."""
 
 SHAPE_ERRORS = {
     **{f"dense_{alignment}_percent": f"dense NME, {alignment}, %" for alignment in ALIGNMENTS},
@@ -132,7 +133,8 @@ def score_mean_face(truth: FaceAnnotations, model: MorphableModel) -> Scores:
     mean = model.mean_shape.astype(np.float64)
     predicted = PredictedFace(mean, np.zeros_like(mean), np.zeros(3), np.zeros(3), np.inf, True)
     errors = [shape_errors(predicted, face, model) for face in truth.faces]
-    return Scores(MEAN_FACE, landmarks, landmark_nme(landmarks, truth.landmarks), _columns(errors))
+    label = FITTED_MEAN_FACE if any(face.no_shape for face in truth.faces) else MEAN_FACE
+    return Scores(label, landmarks, landmark_nme(landmarks, truth.landmarks), _columns(errors))
 
 
 def _columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
