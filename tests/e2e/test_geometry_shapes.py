@@ -113,7 +113,7 @@ def test_losses_of_weight_0_are_not_made(model, shards, monkeypatch):
     task = task_of(model, shards, dataclasses.replace(CONFIG, eta_s=0, eta_r=0))
     losses = task.step(next(iter(task.batches(1, 2))), 1)
     assert losses.keys() == {"parameters", "asm", "loss"}
-    torch.testing.assert_close(losses["loss"], 0.5 * losses["parameters"] + losses["asm"])
+    torch.testing.assert_close(losses["loss"], 0.5 * losses["parameters"] + 100 * losses["asm"])
 
 
 @pytest.mark.parametrize("shape, most", [("single", 1.6), ("linear", 0.9)])
@@ -155,7 +155,7 @@ def test_a_single_map_has_no_symmetry_loss(shards, tmp_path):
     result = run_cli(shards, "-o", tmp_path / "run", "--shape", "single", "--symmetry")
     assert result.exit_code == 1
     assert result.output == (
-        "Error: eta_s must be 0 with shape 'single', got 0.05: its map holds the expression too, and faces with an "
+        "Error: eta_s must be 0 with shape 'single', got 0.5: its map holds the expression too, and faces with an "
         "expression are not symmetric; turn the symmetry loss off\n"
     )
     assert not (tmp_path / "run").exists()

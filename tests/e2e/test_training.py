@@ -54,7 +54,8 @@ def test_two_phases(whole_run):
         assert record.keys() == {"step", "parameters", "loss", "images_per_second"}
         assert record["loss"] == pytest.approx(0.5 * record["parameters"])
     for record in records[4:]:  # Eq. (8)
-        total = 0.5 * record["parameters"] + record["asm"] + 0.05 * record["symmetry"] + 1e-3 * record["smoothness"]
+        maps = 100 * record["asm"] + 0.5 * record["symmetry"] + 0.01 * record["smoothness"]
+        total = 0.5 * record["parameters"] + maps
         assert record["loss"] == pytest.approx(total, rel=1e-5)
     state = load_checkpoint(whole_run, "geometry")
     adam = state["optimisers"]["adam"]["state"]

@@ -99,5 +99,5 @@ def test_config_survives_json_that_every_reader_takes():
 def test_what_may_change_on_resume():
     config = GeometryConfig()
     assert config.difference(GeometryConfig(stream_steps=3, log_every=1, checkpoint_every=2).to_dict()) is None
-    assert config.difference(GeometryConfig(eta_r=0.5).to_dict()) == "eta_r is 0.001, the run was started with 0.5"
+    assert config.difference(GeometryConfig(eta_r=0.5).to_dict()) == "eta_r is 0.01, the run was started with 0.5"
     assert "augmentation is" in config.difference(GeometryConfig(augmentation=Augmentation(flip=0)).to_dict())
