@@ -60,7 +60,8 @@ COLUMNS = {
 @click.option("--learning-rate", type=float, default=2e-4, show_default=True)
 @click.option("--validation-fraction", type=float, default=0.05, show_default=True)
 @click.option("--log-every", type=int, default=100, show_default=True)
-@click.option("--icp-photos", type=int, default=32, show_default=True, help="On which the ICP error is measured.")
+@click.option("--icp-photos", type=click.IntRange(min=1), default=32, show_default=True,
+              help="On which the ICP error is measured.")
 @click.option("--stress", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of `dualface synth expressions`.")
 @table_options(VARIANTS)

@@ -51,10 +51,7 @@ def aflw2000(root: Path, output: Path, face_model: str, **chosen):
 
     with one_sentence():
         table, truth = evaluate_aflw2000(root, output, load_model(face_model), **chosen)
-    click.echo(table.read_text(encoding="utf-8"))
-    if truth.failed:
-        click.echo("\n".join([*truth.failed, f"{len(truth.failed)} photos could not be measured"]), err=True)
-        raise SystemExit(1)
+    _tell(table, truth.failed, "photos")
 
 
 @evaluate.command()
@@ -147,11 +144,7 @@ def silhouette(
         table, failed = evaluate_silhouette(
             found, locator, faces, marked, output, lambda photos: tqdm(photos, unit="photo", disable=None)
         )
-    click.echo(table.read_text(encoding="utf-8"))
-    for name, error in failed.items():
-        click.echo(f"{name}: {error}", err=True)
-    if failed:
-        raise SystemExit(1)
+    _tell(table, [f"{name}: {error}" for name, error in failed.items()], "photos")
 
 
 def scan_options(predictions_help: str, *others: Callable) -> Callable:
@@ -266,11 +259,11 @@ def _photographed(
     return Photographed(faces, FaceLocator(landmarks, boxes), batch_size)
 
 
-def _tell(table: Path, problems: list[str]) -> None:
+def _tell(table: Path, problems: list[str], what: str = "cases") -> None:
     """Print the table, and what could not be measured."""
     click.echo(table.read_text(encoding="utf-8"))
     if problems:
-        click.echo("\n".join([*problems, f"{len(problems)} could not be measured"]), err=True)
+        click.echo("\n".join([*problems, f"{len(problems)} {what} could not be measured"]), err=True)
         raise SystemExit(1)
 
 
@@ -300,8 +293,5 @@ def expressions(root: Path, checkpoints: tuple[Path, ...], output: Path, face_mo
     from model.evaluation.expressions import evaluate_expressions
 
     with one_sentence():
-        table, failed = evaluate_expressions(root, checkpoints, output, load_model(face_model), **chosen)
-    click.echo(table.read_text(encoding="utf-8"))
-    if failed:
-        click.echo("\n".join([*failed, f"{len(failed)} photos could not be measured"]), err=True)
-        raise SystemExit(1)
+        report = evaluate_expressions(root, checkpoints, output, load_model(face_model), **chosen)
+    _tell(*report, "photos")

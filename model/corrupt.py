@@ -1,7 +1,9 @@
 """What photos suffer and renderings do not: covered faces, grey film, harsh tones, blur and noise, at random.
 
-Nothing that is known of a face changes with them, so a network that has seen them knows a face by more than its
-clean outline. Dimension key: B batch, S side of the crop in pixels, N covers.
+A face's shape and place do not change with them, and its albedo and light are still those of the clean photo, so a
+network that has seen them knows a face by more than its clean outline.
+
+Dimension key: B batch, S side of the crop in pixels, N covers.
 """
 
 from __future__ import annotations
