@@ -6,8 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import joblib
@@ -43,22 +44,29 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
     """
     if not tasks:
         return []
-    pool, futures = _pool(min(jobs, len(tasks))), []
+    workers = min(jobs, len(tasks))
+    pool, left, running, results = _pool(workers), iter(range(len(tasks))), {}, {}
+    watched = time.monotonic()
     try:
-        futures += [pool.submit(function, *task) for task in tasks]
-        pending = futures
-        while pending:
-            done, pending = wait(futures, _WATCH_EVERY, FIRST_EXCEPTION)
-            watch()
+        while len(results) < len(tasks):
+            # no more than the pool's own queue takes: stopped with others waiting, its thread ends in a traceback
+            for number in islice(left, 2 * workers - len(running)):
+                running[pool.submit(function, *tasks[number])] = number
+            done, _ = wait(running, _WATCH_EVERY, FIRST_COMPLETED)
+            if time.monotonic() - watched >= _WATCH_EVERY:
+                watch()
+                watched = time.monotonic()
             for future in done:
-                future.result()
-        return [future.result() for future in futures]
+                results[running[future]] = future.result()
+                del running[future]
+        watch()
+        return [results[number] for number in range(len(tasks))]
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process died, perhaps for lack of memory; run again with fewer jobs, what is written is kept"
         ) from error
     finally:
-        if not all(future.done() and not future.exception() for future in futures):
+        if running:
             pool.shutdown(wait=True, kill_workers=True)
             _pool.cache_clear()
 

@@ -26,14 +26,14 @@ def fail(kind: str):
         os._exit(3)
     if kind == "raise":
         raise ValueError("bad task")
-    time.sleep(60)
+    time.sleep(60 if kind == "sleep" else 0)
 
 
 def test_results_are_in_order_and_arrays_shared(tmp_path):
     name = share(np.arange(1000), tmp_path / "array")
     seen = []
-    found = run_tasks(total, [(name, factor) for factor in range(5)], 2, watch=lambda: seen.append(1))
-    assert [value for value, *_ in found] == [factor * 499500 for factor in range(5)] and seen
+    found = run_tasks(total, [(name, factor) for factor in range(30)], 2, watch=lambda: seen.append(1))
+    assert [value for value, *_ in found] == [factor * 499500 for factor in range(30)] and seen
     assert {row[1:4] for row in found} == {(np.memmap, False, "1")}
     assert os.getpid() not in {row[4] for row in found}
     assert run_tasks(total, [], 2) == []
@@ -51,6 +51,12 @@ def test_a_failure_ends_the_run_at_once(tmp_path, kind, error, text):
     assert time.perf_counter() - started < 30
     name = share(np.arange(3), tmp_path / "array")
     assert run_tasks(total, [(name, 2)], 2)[0][0] == 6
+
+
+def test_a_failure_with_many_tasks_waiting_leaves_no_exception_in_the_thread_of_the_pool():
+    """Pytest makes one a warning, and so an error; loky has it when stopped with more tasks than its queue takes."""
+    with pytest.raises(ValueError, match="bad task"):
+        run_tasks(fail, [("pass",)] * 5 + [("raise",)] + [("sleep",)] * 50, 2)
 
 
 def sign(path: Path):
