@@ -49,7 +49,7 @@ class Photographed:
         """What a report says of the network and of how faces are placed."""
         return {
             "weights_sha256": weights_sha256(self.faces.network), "kind": self.faces.metadata["kind"],
-            "decoupled": self.faces.metadata.get("shape", "dual") != "single", **self.locator.settings,
+            "decoupled": self.faces.metadata["shape"] != "single", **self.locator.settings,
         }
 
     def neutral(self, frames: Iterable[Frame], name: str) -> tuple[Scan, dict]:
