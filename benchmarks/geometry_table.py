@@ -29,6 +29,7 @@ VARIANTS = {
     "w": {"eta_s": 0.0, "eta_r": 0.0},
     "w-sym": {"eta_r": 0.0},
     "full": {},
+    "w-both": {"expression_weighted": True},
     "single": {"shape": "single", "eta_s": 0.0},
     "single-wide": {"shape": "single", "eta_s": 0.0, "decoder_width": 2**0.5},
     "linear": {"shape": "linear"},

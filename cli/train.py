@@ -93,6 +93,8 @@ face_model_option = click.option(
               help="Further factor on the channel counts of the decoders; a single one of 1.41 is as large as two.")
 @click.option("--weighted/--no-weighted", default=True, show_default=True,
               help="Regions of the face weighted by W (eq. 5), or all alike.")
+@click.option("--expression-weighted/--no-expression-weighted", default=False, show_default=True,
+              help="These weights on the expression map, too; eq. 5 has them on the identity map alone.")
 @click.option("--symmetry/--no-symmetry", default=None,
               help="Loss of eq. 6.  [default: symmetry; a single map has none]")
 @click.option("--smoothness/--no-smoothness", default=True, show_default=True, help="Loss of eq. 7.")

@@ -160,6 +160,9 @@ class GeometryConfig(RunConfig):
         ``linear``: coefficients of the face model (`LinearShape`).
     weighted : bool
         Whether W of Eq. (5) weighs the regions of the face, or they all count alike (Table III); see `equal_weights`.
+    expression_weighted : bool
+        Whether these weights are on the expression map as well. Eq. (5) has them on the identity map alone, so that an
+        expression counts 4 to 11 times as much in a single map, which has them all over, as in a map of its own.
     decoder_width : float
         Further factor on the channel counts of the map decoders alone: one decoder of sqrt(2) has about the weights
         of the paper's two.
@@ -176,6 +179,7 @@ class GeometryConfig(RunConfig):
     tau: float = 5e-2
     shape: str = "dual"
     weighted: bool = True
+    expression_weighted: bool = False
     decoder_width: float = 1.0
 
     free = (*RunConfig.free, "stream_steps")
@@ -183,6 +187,10 @@ class GeometryConfig(RunConfig):
     def __post_init__(self):
         if self.shape not in SHAPES:
             raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got '{self.shape}'")
+        if self.shape == "linear" and self.decoder_width != 1:
+            raise ValueError(
+                f"decoder_width must be 1 with shape 'linear', got {self.decoder_width:g}: it has no decoder"
+            )
         if self.shape == "single" and self.eta_s:
             raise ValueError(
                 f"eta_s must be 0 with shape 'single', got {self.eta_s:g}: its map holds the expression too, and faces "

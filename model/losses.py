@@ -56,6 +56,7 @@ def parameter_loss(
 def asm_loss(
     identity_map: torch.Tensor, expression_map: torch.Tensor,
     true_identity: torch.Tensor, true_expression: torch.Tensor, weights: torch.Tensor,
+    expression_weights: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the ASM loss of Eq. (5): squared distances, those of the identity weighted, averaged over texels.
 
@@ -71,6 +72,8 @@ def asm_loss(
         (B, 3, S, S).
     weights : torch.Tensor
         (S, S) facial weight mask W, from `identity_weights`.
+    expression_weights : torch.Tensor | float
+        (S, S) weights of the expression's distances; Eq. (5) has none.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def asm_loss(
         Scalar.
     """
     identity = ((identity_map - true_identity).square().sum(1) * weights).mean()
-    return identity + (expression_map - true_expression).square().sum(1).mean()
+    return identity + ((expression_map - true_expression).square().sum(1) * expression_weights).mean()
 
 
 def symmetry_loss(identity_map: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

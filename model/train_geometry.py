@@ -189,7 +189,8 @@ class GeometryTask(Task):
         losses["loss"] = config.eta_p * losses["parameters"]
         if whole_stream:
             losses["asm"] = asm_loss(
-                identity_map, expression_map, batch.identity_map, batch.expression_map, self.weights
+                identity_map, expression_map, batch.identity_map, batch.expression_map, self.weights,
+                self.weights if config.expression_weighted else 1.0,
             )
             losses["loss"] = losses["loss"] + config.eta_a * losses["asm"]
             if config.eta_s:

@@ -146,7 +146,7 @@ def results(methods: Sequence[Scores], truth: FaceAnnotations, settings: dict) -
         "photos": [
             {
                 "name": face.name, "yaw_degrees": float(face.yaw), "yaw_annotated": face.yaw_annotated,
-                **{
+                "methods": {
                     method.label: {"nme_percent": float(method.nme[row])} | {
                         name: float(values[row]) for name, values in method.errors.items() if np.isfinite(values[row])
                     } for method in methods

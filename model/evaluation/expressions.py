@@ -146,7 +146,7 @@ def expression_results(photos: ExpressionPhotos, errors: Errors, runs: dict[str,
         "photos": [
             {
                 "name": face.name, "magnitude_mm": float(photos.magnitudes[row]),
-                **{
+                "methods": {
                     label: {name: float(value[row]) for name, value in values.items() if np.isfinite(value[row])}
                     for label, values in errors.items()
                 },

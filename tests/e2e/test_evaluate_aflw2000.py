@@ -128,7 +128,7 @@ def test_the_network_is_measured_as_reconstruct_places_its_faces(measured, root,
             "dense_icp_percent": dense_nme(shape, true_shape, faces.model.landmarks, "icp"),
             "dense_correspondence_percent": dense_nme(shape, true_shape, faces.model.landmarks, "correspondence"),
         }
-        assert number["dual"] == pytest.approx(expected, rel=2e-4, abs=1e-4)
+        assert number["methods"]["dual"] == pytest.approx(expected, rel=2e-4, abs=1e-4)
         assert number["yaw_degrees"] == pytest.approx(np.degrees(known["pose"][1]), abs=1e-4)
         assert number["yaw_annotated"] is True
 
@@ -140,17 +140,17 @@ def test_the_mean_face_stands_as_annotated(measured, root):
         face = MODEL.face_only()
         placed = project(face.mean_shape[face.landmarks], known["pose"], known["position"])[:, :2]
         off = face.shape(known["id_coeffs"], known["exp_coeffs"]) - face.mean_shape
-        assert number[MEAN_FACE]["nme_percent"] == pytest.approx(
+        assert number["methods"][MEAN_FACE]["nme_percent"] == pytest.approx(
             landmark_nme(placed[None], landmarks[None])[0], rel=1e-4
         )
-        assert number[MEAN_FACE]["full_mm"] == pytest.approx(np.linalg.norm(off, axis=1).mean(), rel=1e-4)
-        assert "pose_degrees" not in number[MEAN_FACE]
+        assert number["methods"][MEAN_FACE]["full_mm"] == pytest.approx(np.linalg.norm(off, axis=1).mean(), rel=1e-4)
+        assert "pose_degrees" not in number["methods"][MEAN_FACE]
 
 
 def test_the_means_are_those_of_the_photos(measured):
     _, result, numbers = measured
     for method in numbers["methods"]:
-        values = [photo[method["label"]] for photo in numbers["photos"]]
+        values = [photo["methods"][method["label"]] for photo in numbers["photos"]]
         yaw = np.abs([photo["yaw_degrees"] for photo in numbers["photos"]])
         nme = np.array([value["nme_percent"] for value in values])
         groups = [nme[yaw <= 30], nme[(yaw > 30) & (yaw <= 60)], nme[yaw > 60]]
@@ -170,7 +170,7 @@ def test_the_same_measurement_gives_the_same_bytes(measured, root, checkpoint, f
     evaluate(root, again, face_model, "--checkpoint", checkpoint, "--most", 3, "--batch-size", 2)
     assert (again / "table.md").read_bytes() == (out / "table.md").read_bytes()
     for photo, before in zip(*(json.loads((path / "results.json").read_text())["photos"] for path in (again, out))):
-        assert photo["dual"] == pytest.approx(before["dual"], rel=1e-4)
+        assert photo["methods"]["dual"] == pytest.approx(before["methods"]["dual"], rel=1e-4)
 
 
 def test_given_landmarks_are_scored_beside_a_network(root, checkpoint, face_model, tmp_path):
@@ -207,8 +207,8 @@ def test_landmark_files_alone_leave_the_yaw_to_a_fit_and_the_shape_unknown(root,
         fitted = fitter.fit(true_landmarks(root)[index], "3d").pose[1]
         assert photo["yaw_degrees"] == pytest.approx(np.degrees(fitted), abs=1e-3)
         assert photo["yaw_degrees"] == pytest.approx(np.degrees(truth(index)["pose"][1]), abs=3)
-        assert photo["yaw_annotated"] is False and list(photo["dual"]) == ["nme_percent"]
-        assert photo[FITTED_MEAN_FACE]["nme_percent"] < 5
+        assert photo["yaw_annotated"] is False and list(photo["methods"]["dual"]) == ["nme_percent"]
+        assert photo["methods"][FITTED_MEAN_FACE]["nme_percent"] < 5
     assert "of the face model fitted to the landmarks for 3 of 3 photos." in result.stdout
     assert "without a true shape to compare with, as landmarks alone are annotated: 3." in result.stdout
     assert "## Shape" not in result.stdout
@@ -233,7 +233,7 @@ def test_foreign_coefficients_leave_pose_and_yaw(root, checkpoint):
 def test_a_network_of_one_map_has_no_identity_or_expression(shards, root, face_model, tmp_path):
     run = trained(shards, tmp_path / "single", shape="single", eta_s=0)
     result, numbers = evaluate(root, tmp_path / "out", face_model, "--checkpoint", run, "--most", 0)
-    errors = numbers["photos"][0]["single"]
+    errors = numbers["photos"][0]["methods"]["single"]
     assert "full_mm" in errors and not {"identity_mm", "expression_mm"} & set(errors)
     row = next(line for line in result.stdout.split("## Shape")[1].splitlines() if "| single" in line)
     assert [cell.strip() for cell in row.split("|")[4:6]] == ["-", "-"]

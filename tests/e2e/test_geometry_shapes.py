@@ -14,6 +14,7 @@ from model.config import NO_AUGMENTATION, GeometryConfig
 from model.data import FaceDataset
 from model.dual_stream import load_dual_stream
 from model.face_files import FaceWriter
+from model.geometry import Geometry
 from model.losses import identity_weights
 from model.train_geometry import GeometryTask, load_geometry_stream, map_space, train_geometry
 from model.trainer import read_log, run_training
@@ -141,6 +142,7 @@ def run_cli(*arguments):
     (("--shape", "single", "--no-symmetry"), {"shape": "single", "eta_s": 0.0}),
     (("--shape", "linear", "--no-smoothness"), {"shape": "linear", "eta_r": 0.0}),
     (("--no-weighted", "--no-symmetry"), {"weighted": False, "eta_s": 0.0}),
+    (("--expression-weighted",), {"expression_weighted": True}),
     (("--symmetry",), {}),
 ])
 def test_options_are_fields_of_the_config(monkeypatch, shards, tmp_path, options, fields):
@@ -161,6 +163,23 @@ def test_a_single_map_has_no_symmetry_loss(shards, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="shape must be one of dual, single, linear, got 'triple'"):
         GeometryConfig(shape="triple")
+    with pytest.raises(ValueError, match="decoder_width must be 1 with shape 'linear', got 2: it has no decoder"):
+        GeometryConfig(shape="linear", decoder_width=2)
+
+
+def test_weights_on_the_expression_map_as_on_a_single_one(model, shards):
+    """A perfect identity leaves the same loss of maps to both: the expression's, weighted by W."""
+    raw, found = None, []
+    for changes in ({"expression_weighted": True}, {"shape": "single", "eta_s": 0}, {}):
+        task = task_of(model, shards, dataclasses.replace(CONFIG, **changes))
+        raw = raw or next(iter(task.batches(0, 1)))
+        batch = task.batch(raw)
+        true = task.preparer(raw).identity_map
+        task.network.forward = lambda image, true=true, parameters=batch.parameters: Geometry(
+            true, torch.zeros_like(true), parameters
+        )
+        found.append(float(task.losses(batch, whole_stream=True)["asm"]))
+    assert found[0] == pytest.approx(found[1]) and found[0] > 2 * found[2] > 0
 
 
 def test_no_weights_of_the_regions(model, shards):

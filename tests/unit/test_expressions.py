@@ -236,7 +236,7 @@ def test_tables_of_two_networks(photos, run, root, tmp_path):
     assert results["by_unit"]["smile"]["100 %"]["photos"] == 2
     smile = [row for row in results["photos"] if row["name"].startswith("smile/") and row["name"].endswith("100")]
     assert results["by_unit"]["smile"]["100 %"]["one map"]["full_mm"] == pytest.approx(
-        np.mean([row["one map"]["full_mm"] for row in smile]))
+        np.mean([row["methods"]["one map"]["full_mm"] for row in smile]))
     text = (tmp_path / "table.md").read_text()
     assert text in done.output and "12 photos, expressions of up to" in text and "They are of 2 people" in text
     lines = [line for line in text.splitlines() if line.startswith("| one map")]

@@ -65,14 +65,17 @@ def test_asm_loss_against_its_formula():
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((4, 2, 3, 5, 5))
     weights = rng.uniform(size=(5, 5))
-    expected = 0.0
+    expected = both = 0.0
     for sample in range(2):
         for m in range(5):
             for n in range(5):
-                expected += ((maps[0, sample, :, m, n] - maps[2, sample, :, m, n]) ** 2).sum() * weights[m, n]
-                expected += ((maps[1, sample, :, m, n] - maps[3, sample, :, m, n]) ** 2).sum()
-    loss = asm_loss(*torch.from_numpy(maps), torch.from_numpy(weights))
-    assert loss.item() == pytest.approx(expected / (2 * 25))
+                identity = ((maps[0, sample, :, m, n] - maps[2, sample, :, m, n]) ** 2).sum()
+                expression = ((maps[1, sample, :, m, n] - maps[3, sample, :, m, n]) ** 2).sum()
+                expected += identity * weights[m, n] + expression
+                both += (identity + expression) * weights[m, n]
+    maps, weights = torch.from_numpy(maps), torch.from_numpy(weights)
+    assert asm_loss(*maps, weights).item() == pytest.approx(expected / (2 * 25))
+    assert asm_loss(*maps, weights, weights).item() == pytest.approx(both / (2 * 25))
 
 
 def test_symmetric_face_has_no_symmetry_loss(model, maps):
