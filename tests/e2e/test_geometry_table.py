@@ -75,7 +75,7 @@ def test_the_table_has_what_each_shape_has(report):
 
 def test_every_variant_is_a_config():
     configs = {name: GeometryConfig(**fields) for name, fields in VARIANTS.items()}
-    assert len({json.dumps(config.to_dict()) for config in configs.values()}) == len(VARIANTS) == 7
+    assert len({json.dumps(config.to_dict()) for config in configs.values()}) == len(VARIANTS) == 8
     assert configs["full"] == GeometryConfig()
 
 
