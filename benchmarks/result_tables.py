@@ -6,16 +6,15 @@
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from asmgen.dataset_files import write_whole
 from model.evaluation.report import markdown_table, mean_and_spread
 from model.trainer import json_text
-
 
 TABLES = "geometry_table.py, texture_table.py and fusion_table.py"
 
@@ -75,9 +74,7 @@ def read_report(file: Path) -> dict:
 
 def write_report(report: dict, output: Path):
     """Replace the JSON file by one of this report, never by half of it."""
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(json_text(report), encoding="utf-8")
-    os.replace(partial, output)
+    write_whole(output, json_text(report).encode())
 
 
 def table(report: dict) -> str:

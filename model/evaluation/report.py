@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from asmgen.dataset_files import write_whole
 from model.checkpoint import CHECKPOINT_NAME
 from model.trainer import json_text
 
@@ -98,7 +99,7 @@ def write_report(out_dir: Path, tables: dict[str, str], results: dict) -> Path:
     Parameters
     ----------
     out_dir : Path
-        Folder, made if need be; files of the same names are replaced.
+        Folder, made if need be; files of the same names are replaced, whole ones by whole ones.
     tables : dict[str, str]
         Heading to a table or a paragraph, markdown, in order.
     results : dict
@@ -110,9 +111,8 @@ def write_report(out_dir: Path, tables: dict[str, str], results: dict) -> Path:
     Path
         ``table.md`` in the folder; ``results.json`` lies beside it.
     """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "results.json").write_text(json_text(results), encoding="utf-8")
-    path = out_dir / "table.md"
-    path.write_text("\n\n".join(f"## {heading}\n\n{table}" for heading, table in tables.items()) + "\n", "utf-8")
+    text = "\n\n".join(f"## {heading}\n\n{table}" for heading, table in tables.items()) + "\n"
+    write_whole(Path(out_dir, "results.json"), json_text(results).encode())
+    path = Path(out_dir, "table.md")
+    write_whole(path, text.encode())
     return path

@@ -40,3 +40,18 @@ def test_a_report_is_a_table_and_its_numbers(tmp_path):
     assert path == tmp_path / "new" / "out" / "table.md"
     assert path.read_text() == "## One\n\ntext\n\n## Two\n\ntable\n"
     assert json.loads(path.with_name("results.json").read_text()) == {"distance": None, "n": [1, 2]}
+
+
+def test_a_report_that_breaks_off_leaves_the_former_one(tmp_path, monkeypatch):
+    write_report(tmp_path, {"One": "before"}, {"n": 1})
+    former = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def disk_full(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:3])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(tmp_path, {"One": "after"}, {"n": 2})
+    assert {name: (tmp_path / name).read_bytes() for name in former} == former
