@@ -11,7 +11,8 @@ from tqdm import tqdm
 from asmgen.asmd import CONVENTIONS, KIND, MAP_RANGE, QUANTUM, SCHEMA_VERSION, quantize_maps
 from asmgen.faces import PlacedFace
 from asmgen.maps import AttributeMaps
-from asmgen.pipeline import BuildSummary, PhotoPass, ShardPlan
+from asmgen.pipeline import BuildSummary, PhotoPass
+from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardWriter
 from bfm.morphable_model import MorphableModel
 

@@ -19,7 +19,8 @@ from asmgen.asmd import CONVENTIONS, encode_image
 from asmgen.crop import crop_image, square_transform
 from asmgen.faces import rejecting
 from asmgen.locate import FaceLocator
-from asmgen.pipeline import BuildSummary, ShardPlan, fill_shards, photo_settings, select
+from asmgen.pipeline import BuildSummary, fill_shards, photo_settings, select
+from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardSet, ShardWriter, open_kind
 from asmgen.w300lp import LANDMARK_FOLDER, SampleEntry, SampleError, find_samples, read_photo
 from bfm.pose import transform_points

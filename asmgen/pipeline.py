@@ -13,83 +13,29 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from asmgen.asmd import ENCODINGS, face_box
 from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
-from asmgen.shards import ShardSet, ShardWriter, shard_matches, shard_path
-from asmgen.w300lp import SampleEntry, SampleError, find_samples
-from asmgen.workers import run_tasks, share, shared
+from asmgen.shard_job import Job, Placer, ShardPlan, fill_slice
+from asmgen.shards import ShardSet, shard_matches, shard_path
+from asmgen.w300lp import SampleEntry, find_samples
+from asmgen.workers import run_tasks, share
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel
 from bfm.sampling import bilinear_taps
-
-BATCH = 32
-"""Photos whose maps are made by one matrix product."""
-
-BATCH_PIXELS = 50_000_000
-"""Photos of more pixels than this together are no longer held, but make a smaller batch."""
 
 SETTINGS_FILE = "build.json"
 """Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
 
 _SCRATCH = "scratch-"
-
-
-class Placed(Protocol):
-    """A photo whose face is placed: the photo, for as long as its batch lasts, and what is stored of both."""
-
-    photo: Image.Image
-    fields: dict
-
-
-class Placer(Protocol):
-    """Places faces; made once a process."""
-
-    def place(self, entry: SampleEntry) -> Placed:
-        """Read one photo; SampleError if it gives no sample."""
-
-
-class SampleMaker(Protocol):
-    """Makes the samples of one set; read by every worker, so it holds what is computed once."""
-
-    def fill(self, writer: ShardWriter, faces: Sequence[Placed]) -> None:
-        """Add a sample of each face to the shard, or reject it."""
-
-
-@dataclass(frozen=True, eq=False)
-class ShardPlan:
-    """One set of shards to be filled.
-
-    Attributes
-    ----------
-    out_dir : Path
-        Folder for the shards and `SETTINGS_FILE`; made if it is not there.
-    settings : dict
-        Name to number or text: what decides the bytes. In `SETTINGS_FILE`, and in every shard.
-    attributes : dict
-        What else a reader must know.
-    maker : SampleMaker
-        Makes the samples.
-    scores : tuple[str, ...]
-        Fields whose means the summary shows.
-    """
-
-    out_dir: Path
-    settings: dict
-    attributes: dict
-    maker: SampleMaker
-    scores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,11 +243,11 @@ def fill_shards(
         progress(total=len(entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
     ):
         if tasks:
-            job = share(_Job(placer, constants, plans), Path(scratch, "job"))
+            job = share(Job(placer, constants, plans), Path(scratch, "job"))
             ticks = Path(scratch, "ticks")
             ticks.touch()
             run_tasks(
-                _fill_shards, [(job, ticks, part, paths) for part, paths in tasks], jobs,
+                fill_slice, [(job, ticks, part, paths) for part, paths in tasks], jobs,
                 watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
             )
     seconds = time.perf_counter() - started
@@ -366,47 +312,6 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
                 f"{out_dir} holds a build with {key} {found.get(key)!r}, and this one has {settings.get(key)!r}; "
                 "use the same settings to continue it, or build into an empty folder"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What every worker needs."""
-
-    placer: Callable[[], Placer]
-    constants: dict
-    plans: Sequence[ShardPlan]
-
-
-@lru_cache(maxsize=1)
-def _placer(job: str) -> Placer:
-    """Set a worker process up; once, not once a shard."""
-    return shared(job).placer()
-
-
-def _fill_shards(job: str, ticks_path: Path, entries: list[SampleEntry], paths: list[Path | None]) -> None:
-    """Make the shards of one slice, one a set (None: it is there), in a worker process.
-
-    Each photo adds a byte to the file that the progress bar follows.
-    """
-    given, placer = shared(job), _placer(job)
-    with open(ticks_path, "ab", buffering=0) as ticks, ExitStack() as stack:
-        outputs = [
-            (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
-            for plan, path in zip(given.plans, paths) if path
-        ]
-        faces, pixels = [], 0
-        for number, entry in enumerate(entries, 1):
-            try:
-                faces.append(placer.place(entry))
-                pixels += faces[-1].photo.width * faces[-1].photo.height
-            except SampleError as error:
-                for _, writer in outputs:
-                    writer.reject(entry.source, str(error), error.preview)
-            ticks.write(b".")
-            if faces and (number % BATCH == 0 or number == len(entries) or pixels > BATCH_PIXELS):
-                for maker, writer in outputs:
-                    maker.fill(writer, faces)
-                faces, pixels = [], 0
 
 
 def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from asmgen.asmd import encode_image
 from asmgen.build import asmd_plan
 from asmgen.faces import PlacedFace, rejecting
-from asmgen.pipeline import BuildSummary, PhotoPass, ShardPlan
+from asmgen.pipeline import BuildSummary, PhotoPass
+from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardWriter
 from asmgen.w300lp import SampleError
 from bfm.morphable_model import MorphableModel

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toy_tree import FACE, MODEL, PHOTO, write_tree
 
-from asmgen import pipeline
+from asmgen import shard_job
 from asmgen.faces import FacePlacer
-from asmgen.pipeline import PhotoPass, ShardPlan
+from asmgen.pipeline import PhotoPass
+from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardSet, shard_path
 from asmgen.workers import share
 
@@ -27,14 +28,14 @@ class BatchMaker:
 ])
 def test_batches_hold_so_many_photos_and_pixels(tmp_path, monkeypatch, batch, pixels, wanted):
     """The photo that cannot be read, the fourth, counts for the number but holds no pixels."""
-    monkeypatch.setattr(pipeline, "BATCH", batch)
-    monkeypatch.setattr(pipeline, "BATCH_PIXELS", pixels)
+    monkeypatch.setattr(shard_job, "BATCH", batch)
+    monkeypatch.setattr(shard_job, "BATCH_PIXELS", pixels)
     write_tree(tmp_path / "photos", {"AFW": 5, "LFPW": 1})
     photos = PhotoPass(tmp_path / "photos", MODEL, size=32, encoding="params", chart="default", shard_size=9, seed=0,
                        count=None, refit=False)
     plan, path = ShardPlan(tmp_path, {}, {}, BatchMaker()), shard_path(tmp_path, 0, 1)
-    job = share(pipeline._Job(partial(FacePlacer, FACE, 32, False), photos.constants, [plan]), tmp_path / "job")
-    pipeline._fill_shards(job, tmp_path / "ticks", photos.entries, [path])
+    job = share(shard_job.Job(partial(FacePlacer, FACE, 32, False), photos.constants, [plan]), tmp_path / "job")
+    shard_job.fill_slice(job, tmp_path / "ticks", photos.entries, [path])
     shards = ShardSet(path)
     assert shards.column("source") == [entry.source for index, entry in enumerate(photos.entries) if index != 3]
     np.testing.assert_array_equal(shards.column("batch"), wanted)

@@ -1,0 +1,109 @@
+"""One slice of the photos made into one shard of each set, in a worker process: the unit of work of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from asmgen.shards import ShardWriter
+from asmgen.w300lp import SampleEntry, SampleError
+from asmgen.workers import shared
+
+BATCH = 32
+"""Photos whose maps are made by one matrix product."""
+
+BATCH_PIXELS = 50_000_000
+"""Photos of more pixels than this together are no longer held, but make a smaller batch."""
+
+
+class Placed(Protocol):
+    """A photo whose face is placed: the photo, for as long as its batch lasts, and what is stored of both."""
+
+    photo: Image.Image
+    fields: dict
+
+
+class Placer(Protocol):
+    """Places faces; made once a process."""
+
+    def place(self, entry: SampleEntry) -> Placed:
+        """Read one photo; SampleError if it gives no sample."""
+
+
+class SampleMaker(Protocol):
+    """Makes the samples of one set; read by every worker, so it holds what is computed once."""
+
+    def fill(self, writer: ShardWriter, faces: Sequence[Placed]) -> None:
+        """Add a sample of each face to the shard, or reject it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShardPlan:
+    """One set of shards to be filled.
+
+    Attributes
+    ----------
+    out_dir : Path
+        Folder for the shards and `asmgen.pipeline.SETTINGS_FILE`; made if it is not there.
+    settings : dict
+        Name to number or text: what decides the bytes. In `asmgen.pipeline.SETTINGS_FILE`, and in every shard.
+    attributes : dict
+        What else a reader must know.
+    maker : SampleMaker
+        Makes the samples.
+    scores : tuple[str, ...]
+        Fields whose means the summary shows.
+    """
+
+    out_dir: Path
+    settings: dict
+    attributes: dict
+    maker: SampleMaker
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every worker needs."""
+
+    placer: Callable[[], Placer]
+    constants: dict
+    plans: Sequence[ShardPlan]
+
+
+@lru_cache(maxsize=1)
+def _placer(job: str) -> Placer:
+    """Set a worker process up; once, not once a shard."""
+    return shared(job).placer()
+
+
+def fill_slice(job: str, ticks_path: Path, entries: list[SampleEntry], paths: list[Path | None]) -> None:
+    """Make the shards of one slice, one a set (None: it is there), in a worker process.
+
+    Each photo adds a byte to the file that the progress bar follows.
+    """
+    given, placer = shared(job), _placer(job)
+    with open(ticks_path, "ab", buffering=0) as ticks, ExitStack() as stack:
+        outputs = [
+            (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
+            for plan, path in zip(given.plans, paths) if path
+        ]
+        faces, pixels = [], 0
+        for number, entry in enumerate(entries, 1):
+            try:
+                faces.append(placer.place(entry))
+                pixels += faces[-1].photo.width * faces[-1].photo.height
+            except SampleError as error:
+                for _, writer in outputs:
+                    writer.reject(entry.source, str(error), error.preview)
+            ticks.write(b".")
+            if faces and (number % BATCH == 0 or number == len(entries) or pixels > BATCH_PIXELS):
+                for maker, writer in outputs:
+                    maker.fill(writer, faces)
+                faces, pixels = [], 0
