@@ -53,7 +53,7 @@ _THRESHOLDS = {
     "max_albedo_residual": "Greatest RMS difference of texture and linear albedo, RGB in 0 to 1.",
     "min_skin": "Least share of skin with the colour of this face's own, in any part of the face, 0 to 1.",
 }
-"""Fields of `texgen.selection.Selection`, which has the defaults."""
+"""Fields of `texgen.thresholds.Selection`, which has the defaults."""
 
 
 class _Limit(click.ParamType):
@@ -77,7 +77,7 @@ class _Threshold(click.Option):
 
     def get_default(self, ctx: click.Context, call: bool = True) -> float | str:
         """Return the default of `Selection`."""
-        from texgen.selection import Selection
+        from texgen.thresholds import Selection
 
         limit = getattr(Selection(), self.name)
         return "off" if limit is None else limit
@@ -133,7 +133,7 @@ def ftd(root: Path, out_dir: Path, face_model: str, **options):
     """
     from bfm.model_file import load_model
     from texgen.build import build_ftd
-    from texgen.selection import Selection
+    from texgen.thresholds import Selection
 
     with one_sentence():
         selection = Selection(**{name: options.pop(name) for name in _THRESHOLDS})

@@ -11,17 +11,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from asmgen.asmd import encode_image
 from asmgen.build import asmd_plan
-from asmgen.faces import PlacedFace, rejecting
+from asmgen.faces import PlacedFace
+from asmgen.images import encode_image
 from asmgen.pipeline import BuildSummary, PhotoPass
+from asmgen.rejection import SampleError, rejecting
 from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardWriter
-from asmgen.w300lp import SampleError
 from bfm.morphable_model import MorphableModel
 from texgen.ftd import CONVENTIONS, KIND, SCHEMA_VERSION, quantize_albedo
-from texgen.selection import Scores, ScoreTexels, Selection, measure
+from texgen.selection import ScoreTexels, measure
 from texgen.texture import TextureMapper
+from texgen.thresholds import Scores, Selection
 
 SCORES = tuple(score.name for score in fields(Scores))
 """Fields of the scores, float32 each."""

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from asmgen import asmd, face_crops
-from asmgen.asmd import decode_image, named_model
+from asmgen.asmd import named_model
+from asmgen.images import decode_image
 from asmgen.inspect import given_model, inspect_sheet, statistics_table
 from asmgen.inspect_face_crops import faces_sheet, faces_statistics
 from asmgen.shards import ShardSet
@@ -23,8 +24,8 @@ from bfm.pose import project
 from bfm.render import camera_vertices, portrait, render, vertex_normals
 from texgen import ftd
 from texgen.ftd import FtdReader, open_ftd
-from texgen.selection import Scores, Selection
 from texgen.texture import TextureMapper
+from texgen.thresholds import Scores, Selection
 
 BRIGHTEST = 1.5
 """Shading that is drawn white."""

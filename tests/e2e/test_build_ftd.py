@@ -18,8 +18,8 @@ from toy import toy_model
 from toy_tree import BAD, FACE, LIGHT, MODEL, hashes, write_tree
 from tqdm import tqdm
 
-from asmgen.asmd import decode_image
 from asmgen.build import build_asmd
+from asmgen.images import decode_image
 from asmgen.shards import ShardSet, verify_shards
 from bfm.charts import make_chart
 from bfm.light import sh_basis
@@ -27,7 +27,8 @@ from bfm.pose import project
 from bfm.render import camera_vertices, vertex_normals
 from texgen.build import SCORES, build_ftd
 from texgen.ftd import FtdReader
-from texgen.selection import ScoreTexels, Selection
+from texgen.selection import ScoreTexels
+from texgen.thresholds import Selection
 
 ALL = Selection(**dict.fromkeys(asdict(Selection())))
 SOME = replace(ALL, max_yaw=45.0)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from asmgen.asmd import decode_image
+from asmgen.images import decode_image
 from asmgen.shards import ShardSet, verify_shards
 from bfm.open_face import open_face_model
 from bfm.pose import project
 from bfm.sampling import sample_image
 from texgen.build import SCORES, build_ftd
 from texgen.ftd import FtdReader
-from texgen.selection import Selection
+from texgen.thresholds import Selection
 
 DATA = os.environ.get("DUALFACE_REAL_DATA")
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA, reason="DUALFACE_REAL_DATA names no folder of real files")]

@@ -11,8 +11,9 @@ from asmgen.refit import Refitter
 from asmgen.w300lp import find_samples, read_sample
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
-from texgen.selection import ScoreTexels, Selection, measure
+from texgen.selection import ScoreTexels, measure
 from texgen.texture import TextureMapper
+from texgen.thresholds import Selection
 
 ROOT = Path(os.environ.get("DUALFACE_REAL_DATA", "."))
 

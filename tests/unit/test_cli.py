@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from cli.errors import one_sentence
 from cli.main import COMMANDS, main
-from texgen.selection import Selection
+from texgen.thresholds import Selection
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()):
@@ -43,6 +43,22 @@ def test_the_list_of_commands_imports_none_of_them():
     output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     for name, (_, _, line) in COMMANDS.items():
         assert name in output and line in output
+
+
+def test_the_help_of_each_command_imports_no_library():
+    """What it shows as defaults comes from modules that import none, either."""
+    script = (
+        "import sys; from click.testing import CliRunner; from cli.main import main\n"
+        "for words in sys.argv[1:]:\n"
+        "    result = CliRunner().invoke(main, [*words.split(), '--help'])\n"
+        "    assert result.exit_code == 0 and 'Options:' in result.output, result.output\n"
+        "    heavy = {'torch', 'numpy', 'scipy', 'h5py', 'PIL', 'matplotlib', 'open3d', 'tqdm'} & set(sys.modules)\n"
+        "    assert not heavy, f'{words} imports {heavy}'"
+    )
+    groups = [[name] for name in COMMANDS]
+    words = [" ".join(path) for path in groups + [path for path, _ in commands(main)]]
+    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_data_generation_imports_neither_torch_nor_open3d():

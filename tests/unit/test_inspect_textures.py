@@ -15,7 +15,7 @@ from toy import toy_model
 from toy_tree import MODEL, write_tree
 from tqdm import tqdm
 
-from asmgen.asmd import decode_image, encode_image
+from asmgen.images import decode_image, encode_image
 from asmgen.shards import ShardSet, ShardWriter
 from asmgen.sheets import GAP, HEADING, STRIP, THUMBNAIL, TILE, rejected_sheet
 from bfm.model_file import save_model
@@ -23,7 +23,7 @@ from cli.main import main
 from texgen.build import build_ftd
 from texgen.ftd import FtdReader
 from texgen.inspect import ftd_sheet, ftd_statistics, inspector
-from texgen.selection import Selection
+from texgen.thresholds import Selection
 
 ALL = Selection(**dict.fromkeys(asdict(Selection())))
 UNREAD = ("unreadable image", "damaged annotation", "no annotation")  # photos without a crop

@@ -12,8 +12,9 @@ from bfm.light import sh_basis
 from bfm.open_face import open_face_model
 from bfm.pose import project, rotation_matrix
 from bfm.render import render, vertex_normals
-from texgen.selection import Scores, ScoreTexels, Selection, measure
+from texgen.selection import ScoreTexels, measure
 from texgen.texture import Texture, TextureMapper
+from texgen.thresholds import Scores, Selection
 
 GOOD = Scores(
     visible_fraction=0.6, yaw=10.0, light_ratio=1.1, saturation=0.0, exposure=0.5, albedo_residual=0.05,
