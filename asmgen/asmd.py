@@ -7,12 +7,10 @@ half a step. docs/shards.md lists fields, attributes and constants. V vertices, 
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-from PIL import Image
 
 from asmgen.maps import AttributeMaps
 from asmgen.shards import ShardSet, open_kind
@@ -53,19 +51,6 @@ def quantize_maps(maps: np.ndarray) -> np.ndarray:
 def dequantize_maps(steps: np.ndarray) -> np.ndarray:
     """Return int16 steps as float32 map values."""
     return steps * np.float32(QUANTUM)
-
-
-def encode_image(crop: np.ndarray) -> bytes:
-    """Return a (H, W, 3) uint8 crop as JPEG bytes, quality 95 with full-resolution colour."""
-    file = BytesIO()
-    Image.fromarray(crop).save(file, "JPEG", quality=95, subsampling=0)
-    return file.getvalue()
-
-
-def decode_image(data: bytes) -> np.ndarray:
-    """Return JPEG bytes as (H, W, 3) uint8 RGB."""
-    with Image.open(BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def face_box(landmarks: np.ndarray) -> np.ndarray:

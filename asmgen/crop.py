@@ -83,13 +83,13 @@ def placement_in_photo(
     return transform_placement(pose.astype(np.float64), position.astype(np.float64), to_photo)
 
 
-def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:
+def crop_image(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     """Cut a square out of a photo and resize it, antialiased; outside the photo its edge pixels are repeated.
 
     Parameters
     ----------
-    image : Image.Image
-        RGB photo.
+    image : np.ndarray
+        (H, W, 3) uint8 RGB photo.
     square : Square
         (left, top, side), edges in source pixels.
     size : int
@@ -106,7 +106,7 @@ def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:
         If the square does not meet the image, or is more than eight times as large.
     """
     left, top, side = square
-    width, height = image.size
+    height, width = image.shape[:2]
     if left >= width or top >= height or left + side <= 0 or top + side <= 0:
         raise ValueError(f"the face square {_text(square)} lies outside the {width}x{height} image")
     if side > 8 * max(width, height):
@@ -116,13 +116,12 @@ def crop_image(image: Image.Image, square: Square, size: int) -> np.ndarray:
     x0, y0 = int(np.floor(left)) - reach, int(np.floor(top)) - reach
     x1, y1 = int(np.ceil(left + side)) + reach, int(np.ceil(top + side)) + reach
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-        inner = image.crop((max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)))
         padding = ((max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0))
-        image = Image.fromarray(np.pad(np.asarray(inner), padding, mode="edge"))
+        image = np.pad(image[max(y0, 0):min(y1, height), max(x0, 0):min(x1, width)], padding, mode="edge")
     else:
         x0 = y0 = 0
     box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def _text(square: Square) -> str:

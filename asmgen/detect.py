@@ -47,13 +47,14 @@ class FaceDetector:
     def __getstate__(self) -> dict:
         return {"_network": None}
 
-    def __call__(self, photo: Image.Image) -> DetectedFace | None:
-        """Return the largest face of an RGB photo, None if there is none."""
+    def __call__(self, photo: np.ndarray) -> DetectedFace | None:
+        """Return the largest face of an (H, W, 3) uint8 RGB photo, None if there is none."""
         import cv2
 
-        factor = min(1.0, LONGEST / max(photo.size))
-        width, height = (max(1, round(side * factor)) for side in photo.size)
-        small = photo if factor == 1 else photo.resize((width, height), Image.Resampling.BOX)
+        own_size = photo.shape[1::-1]
+        factor = min(1.0, LONGEST / max(own_size))
+        width, height = (max(1, round(side * factor)) for side in own_size)
+        small = photo if factor == 1 else Image.fromarray(photo).resize((width, height), Image.Resampling.BOX)
         if self._network is None:
             cv2.setNumThreads(1)
             self._network = cv2.FaceDetectorYN.create(str(_network_file()), "", (width, height), MIN_SCORE)
@@ -64,7 +65,7 @@ class FaceDetector:
         if rows is None:
             return None
         found = max(rows.astype(np.float64), key=lambda row: row[2] * row[3])
-        zoom = np.array(photo.size) / (width, height)
+        zoom = np.array(own_size) / (width, height)
         points = (found[4:14].reshape(5, 2) + 0.5) * zoom - 0.5
         return DetectedFace((found[:4].reshape(2, 2) * zoom).ravel(), points, float(found[14]))
 

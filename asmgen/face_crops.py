@@ -15,14 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from asmgen.asmd import CONVENTIONS, encode_image
+from asmgen.asmd import CONVENTIONS
 from asmgen.crop import crop_image, square_transform
-from asmgen.faces import rejecting
+from asmgen.images import encode_image, read_photo
 from asmgen.locate import FaceLocator
 from asmgen.pipeline import BuildSummary, fill_shards, photo_settings, select
+from asmgen.rejection import SampleError, rejecting
 from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardSet, ShardWriter, open_kind
-from asmgen.w300lp import LANDMARK_FOLDER, SampleEntry, SampleError, find_samples, read_photo
+from asmgen.w300lp import LANDMARK_FOLDER, SampleEntry, find_samples
 from bfm.pose import transform_points
 
 KIND = "faces"
@@ -38,7 +39,7 @@ _PREVIEW = 128
 class CroppedFace:
     """A photo and what is stored of its face."""
 
-    photo: Image.Image
+    photo: np.ndarray
     fields: dict
 
 
@@ -77,11 +78,11 @@ class FaceCropper:
         photo = read_photo(entry.image_path)
         try:
             placement = self._locator.place(entry.image_path, photo)
-            left, top, side = placement.square
-            if not (0 <= left + side / 2 <= photo.width and 0 <= top + side / 2 <= photo.height):
+            (left, top, side), (height, width) = placement.square, photo.shape[:2]
+            if not (0 <= left + side / 2 <= width and 0 <= top + side / 2 <= height):
                 raise SampleError(
                     "face outside the image",
-                    f"{entry.image_path.name} has {photo.width}x{photo.height} pixels, and its face is said to be at "
+                    f"{entry.image_path.name} has {width}x{height} pixels, and its face is said to be at "
                     f"({left + side / 2:.0f}, {top + side / 2:.0f}); give the place in this photo, not in another copy",
                 )
             with rejecting("no crop"):
@@ -173,8 +174,8 @@ def open_faces(source: str | Path | Sequence) -> ShardSet:
     return open_kind(source, KIND, SCHEMA_VERSION)
 
 
-def _preview(photo: Image.Image) -> bytes:
+def _preview(photo: np.ndarray) -> bytes:
     """A small JPEG of the whole photo."""
     file = BytesIO()
-    ImageOps.pad(photo, (_PREVIEW, _PREVIEW), color="white").save(file, "JPEG")
+    ImageOps.pad(Image.fromarray(photo), (_PREVIEW, _PREVIEW), color="white").save(file, "JPEG")
     return file.getvalue()

@@ -5,18 +5,16 @@ Dimension key: K modes of a basis, S side of the crop in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from asmgen.asmd import encode_image
 from asmgen.crop import crop_image, face_square, square_transform
+from asmgen.images import encode_image
 from asmgen.photometry import Photometry
 from asmgen.refit import JAW, FaceFit, Refitter
-from asmgen.w300lp import FaceSample, SampleEntry, SampleError, read_sample
+from asmgen.rejection import rejecting
+from asmgen.w300lp import FaceSample, SampleEntry, read_sample
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, transform_placement, transform_points
 
@@ -27,8 +25,8 @@ class PlacedFace:
 
     Attributes
     ----------
-    photo : Image.Image
-        RGB, in its own resolution.
+    photo : np.ndarray
+        (H, W, 3) uint8 RGB, in its own resolution.
     pose, position : np.ndarray
         (3,) float32 placement (`bfm.pose`), pixels of the photo.
     crop : np.ndarray
@@ -37,7 +35,7 @@ class PlacedFace:
         What is stored of it, placement in pixels of the crop: docs/shards.md, without the maps.
     """
 
-    photo: Image.Image
+    photo: np.ndarray
     pose: np.ndarray
     position: np.ndarray
     crop: np.ndarray
@@ -114,20 +112,9 @@ class FacePlacer:
         """Albedo coefficients, light, and the light's residual: annotated where they are, else fitted."""
         if self._refitter:
             return face.albedo_coeffs, face.light, face.light_residual
-        placed = np.asarray(photo.image), face.id_coeffs, face.exp_coeffs, face.pose, face.position
+        placed = photo.image, face.id_coeffs, face.exp_coeffs, face.pose, face.position
         with rejecting("no light"):
             if face.albedo_coeffs is None:
                 return self._photometry.fit_albedo_and_light(*placed)
             light, residual = self._photometry.fit_light(*placed[:3], face.albedo_coeffs, *placed[3:])
         return face.albedo_coeffs, light if photo.light is None else photo.light, residual
-
-
-@contextmanager
-def rejecting(kind: str) -> Iterator[None]:
-    """Turn what a step says about its input (ValueError) into a `SampleError` of this kind."""
-    try:
-        yield
-    except SampleError:
-        raise
-    except ValueError as error:
-        raise SampleError(kind, str(error)) from error

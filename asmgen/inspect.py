@@ -8,7 +8,8 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from asmgen.asmd import AsmdReader, decode_image, open_asmd
+from asmgen.asmd import AsmdReader, open_asmd
+from asmgen.images import decode_image
 from asmgen.sheets import STRIP, TILE, draw_sheet, picture_strip, sample_caption, text_strip
 from asmgen.tables import as_text, distribution_lines, face_columns, overview_lines, size_lines
 from bfm.model_file import load_model

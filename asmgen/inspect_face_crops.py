@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from asmgen.asmd import decode_image
 from asmgen.face_crops import open_faces
+from asmgen.images import decode_image
 from asmgen.sheets import THUMBNAIL, chosen_samples, contact_sheet
 from asmgen.tables import as_text, distribution_lines, overview_lines, size_lines
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from asmgen.crop import Square, face_square
 from asmgen.detect import FaceDetector, detected_square, detector_installed, detector_name
 from asmgen.five_points import five_point_square, five_points, mean_landmarks
 from asmgen.landmark_files import ENDINGS, read_landmarks, read_list
-from asmgen.w300lp import IMAGE_SUFFIXES, SampleError
+from asmgen.rejection import SampleError
+from asmgen.w300lp import IMAGE_SUFFIXES
 
 
 class Placement(NamedTuple):
@@ -84,15 +84,15 @@ class FaceLocator:
             "detector": detector_name() if self._detector else "none",
         }
 
-    def place(self, path: Path, photo: Image.Image) -> Placement:
+    def place(self, path: Path, photo: np.ndarray) -> Placement:
         """Place the face of one photo.
 
         Parameters
         ----------
         path : Path
             Its file.
-        photo : Image.Image
-            RGB, upright.
+        photo : np.ndarray
+            (H, W, 3) uint8 RGB, upright.
 
         Returns
         -------
@@ -117,11 +117,11 @@ class FaceLocator:
         except ValueError as error:
             raise SampleError("damaged annotation", f"{path.name}: {error}") from error
 
-    def square(self, path: Path, photo: Image.Image) -> Square:
+    def square(self, path: Path, photo: np.ndarray) -> Square:
         """Return the square around the face of a photo; `place` tells more."""
         return self.place(path, photo).square
 
-    def points(self, path: Path, photo: Image.Image) -> np.ndarray | None:
+    def points(self, path: Path, photo: np.ndarray) -> np.ndarray | None:
         """Return the (68, 2) landmarks of a photo where a list or file has them; nothing is searched."""
         known = self._known(path)
         return known.reshape(68, 2).astype(np.float64) if known is not None and known.size == 136 else None
@@ -150,7 +150,7 @@ class FaceLocator:
                 return source, name
         return None
 
-    def _found(self, path: Path, photo: Image.Image) -> Placement:
+    def _found(self, path: Path, photo: np.ndarray) -> Placement:
         """What the detector finds."""
         if self._detector is None:
             how = ", or install the detector: pip install 'dualface[detect]'" if self._detect else ""

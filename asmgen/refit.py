@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
@@ -189,13 +188,13 @@ class Refitter:
         self.landmarks = LandmarkFitter(model, landmark_sigma)
         self.photometry = Photometry(model)
 
-    def fit(self, image: Image.Image, landmarks: np.ndarray, kind: str = "3d") -> FaceFit:
+    def fit(self, image: np.ndarray, landmarks: np.ndarray, kind: str = "3d") -> FaceFit:
         """Fit geometry, albedo and light to one photo.
 
         Parameters
         ----------
-        image : Image.Image
-            RGB photo.
+        image : np.ndarray
+            (H, W, 3) uint8 RGB photo.
         landmarks : np.ndarray
             (68, 2) labels, pixels of the photo.
         kind : str
@@ -209,7 +208,7 @@ class Refitter:
         """
         geometry = self.landmarks.fit(landmarks, kind)
         albedo_coeffs, light, residual = self.photometry.fit_albedo_and_light(
-            np.asarray(image), geometry.id_coeffs, geometry.exp_coeffs, geometry.pose, geometry.position
+            image, geometry.id_coeffs, geometry.exp_coeffs, geometry.pose, geometry.position
         )
         return FaceFit(**vars(geometry), albedo_coeffs=albedo_coeffs, light=light, light_residual=residual)
 

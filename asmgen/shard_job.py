@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
+import numpy as np
 
+from asmgen.rejection import SampleError
 from asmgen.shards import ShardWriter
-from asmgen.w300lp import SampleEntry, SampleError
+from asmgen.w300lp import SampleEntry
 from asmgen.workers import shared
 
 BATCH = 32
@@ -25,7 +26,7 @@ BATCH_PIXELS = 50_000_000
 class Placed(Protocol):
     """A photo whose face is placed: the photo, for as long as its batch lasts, and what is stored of both."""
 
-    photo: Image.Image
+    photo: np.ndarray
     fields: dict
 
 
@@ -98,7 +99,7 @@ def fill_slice(job: str, ticks_path: Path, entries: list[SampleEntry], paths: li
         for number, entry in enumerate(entries, 1):
             try:
                 faces.append(placer.place(entry))
-                pixels += faces[-1].photo.width * faces[-1].photo.height
+                pixels += faces[-1].photo.shape[0] * faces[-1].photo.shape[1]
             except SampleError as error:
                 for _, writer in outputs:
                     writer.reject(entry.source, str(error), error.preview)

@@ -10,16 +10,16 @@ Dimension key: K modes of a basis, H/W pixels of the photo.
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from os import walk
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from asmgen.images import read_photo
 from asmgen.matfile import read_mat
+from asmgen.rejection import SampleError
 from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
 from bfm.pose import project
 
@@ -38,27 +38,6 @@ labels of the real files differ by up to 0.05; a photo resized after it was anno
 
 _PARAMETER_KEYS = ("Shape_Para", "Exp_Para", "Pose_Para", "Tex_Para", "Face_Model", "Light_SH", "pt3d_68", "pt2d")
 _LANDMARK_KEYS = ("pts_3d", "pts_2d")
-
-
-class SampleError(ValueError):
-    """Why one sample cannot be used.
-
-    Parameters
-    ----------
-    kind : str
-        The reason in a few fixed words, to count by.
-    detail : str
-        What was wanted, what was found, and what to do.
-    preview : bytes
-        A small JPEG of the photo, for people, where that helps.
-    """
-
-    def __init__(self, kind: str, detail: str, preview: bytes = b""):
-        super().__init__(kind, detail, preview)
-        self.kind, self.detail, self.preview = kind, detail, preview
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -106,8 +85,8 @@ class FaceSample:
     ----------
     entry : SampleEntry
         Where it came from.
-    image : Image.Image
-        RGB photo, decoded, EXIF orientation applied.
+    image : np.ndarray
+        (H, W, 3) uint8 RGB photo, EXIF orientation applied.
     landmarks : np.ndarray | None
         (68, 2) float32 labelled landmarks, pixels.
     landmark_kind : str | None
@@ -124,7 +103,7 @@ class FaceSample:
     """
 
     entry: SampleEntry
-    image: Image.Image
+    image: np.ndarray
     landmarks: np.ndarray | None
     landmark_kind: str | None
     id_coeffs: np.ndarray | None = None
@@ -258,13 +237,14 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
         If a file is missing, unreadable or damaged, or if they do not belong together.
     """
     image = read_photo(entry.image_path)
+    height, width = image.shape[:2]
     parameters = _read_mat(entry.parameters_path, _PARAMETER_KEYS) if entry.parameters_path else {}
     points = _read_mat(entry.landmarks_path, _LANDMARK_KEYS) if entry.landmarks_path else {}
     if not parameters and not points:
         raise SampleError(
             "no annotation", f"{entry.image_path.name} has neither {entry.name}.mat nor {entry.name}_pts.mat"
         )
-    landmarks, kind = _read_landmarks(parameters, points, image.size)
+    landmarks, kind = _read_landmarks(parameters, points, (width, height))
     if model is None:
         if landmarks is None:
             raise SampleError(
@@ -273,8 +253,8 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
         return FaceSample(entry, image, landmarks, kind)
     if not parameters:
         raise SampleError("no parameters", f"{entry.name} has landmarks only; use --refit to fit the face model")
-    fields = _convert_parameters(parameters, model, image.height)
-    _check_placement(fields, model, image.size, landmarks)
+    fields = _convert_parameters(parameters, model, height)
+    _check_placement(fields, model, (width, height), landmarks)
     return FaceSample(entry, image, landmarks, kind, **fields)
 
 
@@ -296,36 +276,6 @@ def read_placement(entry: SampleEntry, height: int) -> tuple[np.ndarray, np.ndar
     """
     parameters = _read_mat(entry.parameters_path, ("Pose_Para",)) if entry.parameters_path else {}
     return _placement(parameters, height) if parameters else None
-
-
-def read_photo(path: Path) -> Image.Image:
-    """Return a photo as RGB, upright by its EXIF tag.
-
-    Parameters
-    ----------
-    path : Path
-        Any format that pillow reads.
-
-    Returns
-    -------
-    Image.Image
-        Decoded; the file is closed.
-
-    Raises
-    ------
-    SampleError
-        If the file is unreadable, truncated, or larger than pillow's decompression limit.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-    except Image.DecompressionBombWarning as error:
-        raise SampleError("image too large", f"{path.name}: {error}") from error
-    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable image", f"{path.name}: {error}") from error
-    return image
 
 
 def placement_from_pose_para(pose_para: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from asmgen import asmd, face_crops
+from asmgen.images import decode_image
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
@@ -174,7 +175,7 @@ def _either(names: Sequence[str]) -> str:
 
 def _decoded(jpeg: bytes) -> torch.Tensor:
     """(3, S, S) uint8 of an image."""
-    return torch.tensor(asmd.decode_image(jpeg).transpose(2, 0, 1))
+    return torch.tensor(decode_image(jpeg).transpose(2, 0, 1))
 
 
 def face_in_chart(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, Chart]:

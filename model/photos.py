@@ -7,7 +7,7 @@ from os import walk
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
 
 from asmgen.crop import Square, face_square
 from asmgen.landmark_files import read_landmarks
@@ -124,7 +124,7 @@ class PhotoLocator:
         self._landmarks = {} if lists else dict(zip((photo.path for photo in photos), landmarks))
         self._locator = FaceLocator(landmarks=lists[0] if lists else None)
 
-    def place(self, path: Path, image: Image.Image) -> Placement:
+    def place(self, path: Path, image: np.ndarray) -> Placement:
         """Place the face of one RGB photo; errors are those of `box_square`, `read_landmarks` and `FaceLocator`."""
         if self._whole:
             return Placement(whole_square(image), "whole photo")
@@ -136,10 +136,11 @@ class PhotoLocator:
         return self._locator.place(path, image)
 
 
-def whole_square(image: Image.Image) -> Square:
+def whole_square(image: np.ndarray) -> Square:
     """Return the smallest square that holds the whole photo."""
-    side = max(image.size)
-    return (image.width - side) / 2, (image.height - side) / 2, float(side)
+    height, width = image.shape[:2]
+    side = max(height, width)
+    return (width - side) / 2, (height - side) / 2, float(side)
 
 
 def _is_list(path: Path) -> bool:

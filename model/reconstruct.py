@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from asmgen.crop import crop_image, placement_in_photo, square_transform
+from asmgen.images import read_photo
 from asmgen.locate import Placement
-from asmgen.w300lp import read_photo
 from bfm.pose import transform_points
 from model.dual_stream import Face, TrainedFaces, draw_face
 from model.face_files import FaceWriter, FacialMaps, PhotoFace

@@ -81,19 +81,19 @@ class Surroundings(NamedTuple):
     transform: np.ndarray
 
 
-def surroundings(photo: Image.Image, square: Square) -> Surroundings:
-    """Return the part of an RGB photo around a face square that meets it (`asmgen.crop`)."""
+def surroundings(photo: np.ndarray, square: Square) -> Surroundings:
+    """Return the part of an (H, W, 3) uint8 RGB photo around a face square that meets it (`asmgen.crop`)."""
     left, top, side = square
-    around = _SURROUNDINGS * side
+    around, (height, width) = _SURROUNDINGS * side, photo.shape[:2]
     box = (
         max(0, int(left - around)), max(0, int(top - around)),
-        min(photo.width, int(np.ceil(left + side + around))), min(photo.height, int(np.ceil(top + side + around))),
+        min(width, int(np.ceil(left + side + around))), min(height, int(np.ceil(top + side + around))),
     )
     factor = min(1.0, PICTURE_SIZE / max(box[2] - box[0], box[3] - box[1]))
     # whole pixels, of one size along both axes
     width, height = (max(1, int(factor * (box[k + 2] - box[k]) + 1e-6)) for k in (0, 1))
     box = (*box[:2], min(box[2], box[0] + width / factor), min(box[3], box[1] + height / factor))
-    small = photo.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    small = Image.fromarray(photo).resize((width, height), Image.Resampling.LANCZOS, box=box)
     shift = (factor - 1) / 2  # pixel centres at whole numbers
     transform = np.array([[factor, 0, shift - factor * box[0]], [0, factor, shift - factor * box[1]]])
     return Surroundings(np.asarray(small), transform)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asmgen.asmd import KIND, QUANTUM, SCHEMA_VERSION, encode_image, quantize_maps
+from asmgen.asmd import KIND, QUANTUM, SCHEMA_VERSION, quantize_maps
+from asmgen.images import encode_image
 from asmgen.maps import AttributeMaps
 from asmgen.shards import write_shard
 from bfm.charts import make_chart

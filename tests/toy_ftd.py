@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from toy_asmd import draw_face
 
-from asmgen.asmd import encode_image
+from asmgen.images import encode_image
 from asmgen.maps import map_normalization
 from asmgen.shards import shard_path, write_shard
 from bfm.charts import make_chart

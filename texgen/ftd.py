@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from asmgen.asmd import CONVENTIONS as _CONVENTIONS
-from asmgen.asmd import decode_image, named_model
+from asmgen.asmd import named_model
+from asmgen.images import decode_image
 from asmgen.shards import ShardSet, open_kind
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel

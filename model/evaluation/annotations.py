@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from asmgen.refit import LandmarkFitter
+from asmgen.rejection import SampleError
 from asmgen.rigid_pose import rigid_pose
-from asmgen.w300lp import SampleEntry, SampleError, find_samples, read_placement, read_sample
+from asmgen.w300lp import SampleEntry, find_samples, read_placement, read_sample
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project
 
@@ -158,7 +159,7 @@ def _annotated_face(entry: SampleEntry, model: MorphableModel, fitter: LandmarkF
         raise SampleError("no landmarks", f"{entry.name} is annotated without 68 landmarks to compare with")
     landmarks, mean = sample.landmarks.astype(np.float64), model.mean_shape[model.landmarks].astype(np.float64)
     if no_shape:
-        placement = read_placement(entry, sample.image.height)
+        placement = read_placement(entry, len(sample.image))
         mean_landmarks, coefficients = nearest_landmarks(mean, landmarks), None
     else:
         placement, coefficients = (sample.pose, sample.position), (sample.id_coeffs, sample.exp_coeffs)

@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from asmgen.crop import crop_image, face_square, placement_in_photo
+from asmgen.images import read_photo
 from asmgen.synth_expressions import UNITS
-from asmgen.w300lp import read_photo
 from bfm.morphable_model import MorphableModel
 from model.dual_stream import TrainedFaces
 from model.evaluation.annotations import AnnotatedFace, read_annotations

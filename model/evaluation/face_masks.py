@@ -162,15 +162,15 @@ def _read(path: Path) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], -1).any(-1)
 
 
-def parsed_mask(parsing: FaceParsing, photo: Image.Image, square: Square) -> FaceMask:
+def parsed_mask(parsing: FaceParsing, photo: np.ndarray, square: Square) -> FaceMask:
     """Return what a network takes for face (`PARSED`) in the square about a face; beyond it nothing is.
 
     Parameters
     ----------
     parsing : FaceParsing
         From `load_parsing_network`.
-    photo : Image.Image
-        RGB.
+    photo : np.ndarray
+        (H, W, 3) uint8 RGB.
     square : Square
         See `asmgen.crop`.
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from asmgen.crop import Square
 from asmgen.locate import FaceLocator
@@ -88,7 +87,7 @@ class Photographed:
         (face,) = predict_faces(self.faces, [(image, self.locator.square(photo, image))])
         return face_mesh(self.faces.model, face.shape, name)
 
-    def _placed(self, frames: Iterable[Frame], skipped: dict[str, str]) -> Iterator[tuple[Image.Image, Square]]:
+    def _placed(self, frames: Iterable[Frame], skipped: dict[str, str]) -> Iterator[tuple[np.ndarray, Square]]:
         """The frames that show a face, and where; the others' reasons go into `skipped`."""
         for frame in frames:
             try:

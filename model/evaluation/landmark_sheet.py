@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from asmgen.crop import crop_image, face_square, square_transform
+from asmgen.images import read_photo
 from asmgen.sheets import evenly
-from asmgen.w300lp import read_photo
 from bfm.pose import transform_points
 from model.dual_stream import TrainedFaces
 from model.evaluation.annotations import AnnotatedFace

@@ -11,7 +11,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 
 from asmgen.crop import Square, crop_image, placement_in_photo
 from bfm.pose import project
@@ -56,7 +55,7 @@ class PredictedFace:
 
 @torch.no_grad()
 def predict_faces(
-    faces: TrainedFaces, photos: Iterable[tuple[Image.Image, Square]], batch_size: int = 16
+    faces: TrainedFaces, photos: Iterable[tuple[np.ndarray, Square]], batch_size: int = 16
 ) -> Iterator[PredictedFace]:
     """Run the geometry stream on photos; their textures are not predicted.
 
@@ -64,8 +63,9 @@ def predict_faces(
     ----------
     faces : TrainedFaces
         The network.
-    photos : Iterable[tuple[Image.Image, Square]]
-        RGB photo and the square about the face (`asmgen.crop.face_square`), in its pixels; read a batch at a time.
+    photos : Iterable[tuple[np.ndarray, Square]]
+        (H, W, 3) uint8 RGB photo and the square about the face (`asmgen.crop.face_square`), in its pixels; read a
+        batch at a time.
     batch_size : int
         Photos that go through the network together.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from asmgen.crop import face_square
-from asmgen.w300lp import read_photo
+from asmgen.images import read_photo
 from bfm.morphable_model import MorphableModel
 from model.checkpoint import weights_sha256
 from model.dual_stream import TrainedFaces

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from asmgen.images import read_photo
 from asmgen.locate import Placement
 from asmgen.sheets import evenly
-from asmgen.w300lp import read_photo
 from bfm.morphable_model import MorphableModel
 from bfm.pose import transform_points
 from bfm.rasterize import rasterize
@@ -138,7 +138,7 @@ class Silhouette:
 
 
 def silhouette(
-    face: PredictedFace, model: MorphableModel, photo: Image.Image, mask: FaceMask, landmarks: np.ndarray | None = None
+    face: PredictedFace, model: MorphableModel, photo: np.ndarray, mask: FaceMask, landmarks: np.ndarray | None = None
 ) -> Silhouette:
     """Return the silhouette of a face beside the mask.
 
@@ -148,7 +148,7 @@ def silhouette(
         In the photo.
     model : MorphableModel
         Face part.
-    photo : Image.Image
+    photo : np.ndarray
         RGB.
     mask : FaceMask
         Of the photo.
@@ -166,7 +166,7 @@ def silhouette(
     ends = np.stack([*mask.box(), points[:, :2].min(0), points[:, :2].max(0)])
     low, high = ends.min(0), ends.max(0) + 1  # edges, but for half a pixel
     # what lies beyond the photo is not compared
-    low, high = np.clip(low, 0, photo.size), np.clip(high, 0, photo.size)
+    low, high = np.clip(low, 0, photo.shape[1::-1]), np.clip(high, 0, photo.shape[1::-1])
     side = (high - low).max()
     around = surroundings(photo, (*((low + high - side) / 2), side))
     height, width = around.picture.shape[:2]
@@ -218,7 +218,7 @@ def evaluate_silhouette(
     def measure(photo: Photo) -> tuple[Silhouette, Placement]:
         image = read_photo(photo.path)
         placement = locator.place(photo.path, image)
-        mask = parsed_mask(masks, image, placement.square) if parsed else masks.mask(photo, image.size)
+        mask = parsed_mask(masks, image, placement.square) if parsed else masks.mask(photo, image.shape[1::-1])
         face, = predict_faces(faces, [(image, placement.square)])
         return silhouette(face, faces.model, image, mask, placement.landmarks), placement
 

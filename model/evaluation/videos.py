@@ -7,10 +7,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
+from asmgen.images import read_photo
 from asmgen.sheets import evenly
-from asmgen.w300lp import IMAGE_SUFFIXES, read_photo
+from asmgen.w300lp import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mjpg", ".mjpeg")
 
@@ -32,13 +34,13 @@ class Frame(NamedTuple):
     path: Path
     data: bytes | None = None
 
-    def read(self) -> Image.Image:
-        """Return the frame, RGB; SampleError (a ValueError) or ValueError if it cannot be decoded."""
+    def read(self) -> np.ndarray:
+        """Return the frame, (H, W, 3) uint8 RGB; SampleError (a ValueError) or ValueError if it cannot be decoded."""
         if self.data is None:
             return read_photo(self.path)
         try:
             with Image.open(BytesIO(self.data)) as picture:
-                return picture.convert("RGB")
+                return np.asarray(picture.convert("RGB"))
         except (OSError, SyntaxError) as error:
             raise ValueError(f"frame {self.path.stem} cannot be decoded ({error})") from error
 

@@ -200,7 +200,7 @@ def _pictures(
     )
     pictures = [(front, np.full((TILE, TILE, 3), BACKDROP))]
     for square in ((0, 0, photo.width), mouth):
-        pictures.append((face.transformed(square_transform(square, TILE)), crop_image(photo, square, TILE)))
+        pictures.append((face.transformed(square_transform(square, TILE)), crop_image(np.asarray(photo), square, TILE)))
     drawn, over, close = (
         Image.fromarray(clay(draw(renderer, placed, TILE, TILE), behind)) for placed, behind in pictures
     )

@@ -14,9 +14,10 @@ from toy import toy_model
 from toy_tree import BAD, BACKGROUND, FACE, FAR, LIGHT, MODEL, SHIFTED, UNLABELLED, hashes, write_tree
 from tqdm import tqdm
 
-from asmgen.asmd import MAP_RANGE, QUANTUM, AsmdReader, decode_image, dequantize_maps, face_box, quantize_maps
+from asmgen.asmd import MAP_RANGE, QUANTUM, AsmdReader, dequantize_maps, face_box, quantize_maps
 from asmgen.build import build_asmd
 from asmgen.crop import crop_image, face_square, square_transform
+from asmgen.images import decode_image
 from asmgen.inspect import inspect_sheet, open_reader, statistics_table
 from asmgen.shards import ShardSet, verify_shards, write_shard
 from asmgen.sheets import GAP, HEADING, TILE
@@ -64,7 +65,7 @@ def test_samples_are_the_annotated_ones(tree, dense):
             shift = np.nan
         np.testing.assert_allclose(sample["landmark_error"], shift, atol=3e-5)
         with Image.open(root / f"{source}.jpg") as photo:
-            crop = crop_image(photo.convert("RGB"), square, 64)
+            crop = crop_image(np.asarray(photo.convert("RGB")), square, 64)
         assert np.abs(decode_image(sample["image"]) - crop.astype(int)).mean() < 1.5
         posed = project(FACE.mean_shape, face["pose"], face["position"])
         normals = vertex_normals(camera_vertices(posed), FACE.triangles)

@@ -15,10 +15,10 @@ from toy_tree import hashes
 from tqdm import tqdm
 
 from asmgen import locate
-from asmgen.asmd import decode_image, encode_image
 from asmgen.crop import crop_image, square_transform
 from asmgen.five_points import five_point_square, five_points
 from asmgen.face_crops import CELEBA_LISTS, KIND, SCHEMA_VERSION, build_faces
+from asmgen.images import decode_image, encode_image
 from asmgen.inspect_face_crops import faces_sheet, faces_statistics
 from asmgen.shards import ShardSet, verify_shards
 from asmgen.sheets import GAP, THUMBNAIL, rejected_sheet
@@ -87,7 +87,7 @@ def test_samples_are_the_crops_of_the_listed_points(celeba, built):
         assert sample["five_points"].dtype == sample["crop_transform"].dtype == np.float32
         assert sample["placed_by"] == "five points"
         with Image.open(celeba / f"{sample['source']}.jpg") as photo:
-            crop = crop_image(photo.convert("RGB"), square, SIZE)
+            crop = crop_image(np.asarray(photo.convert("RGB")), square, SIZE)
         assert sample["image"] == encode_image(crop)
     assert shards.fields == ("crop_transform", "five_points", "image", "placed_by", "source")
     assert shards.attributes["kind"] == KIND and shards.attributes["schema_version"] == SCHEMA_VERSION

@@ -11,8 +11,8 @@ from PIL import Image
 from toy_asmd import write_toy_asmd
 from toy_tree import MODEL, truth, write_tree
 
+from asmgen.images import read_photo
 from asmgen.refit import LandmarkFitter
-from asmgen.w300lp import read_photo
 from bfm.model_file import save_model
 from bfm.pose import project, rotation_matrix
 from cli.main import main
@@ -197,7 +197,7 @@ def test_landmark_files_alone_leave_the_yaw_to_a_fit_and_the_shape_unknown(root,
     for name, landmarks in zip(GOOD[:3], true_landmarks(root)):
         photo = tmp_path / "photos" / f"{name.split('/')[1]}.png"
         photo.parent.mkdir(exist_ok=True)
-        read_photo(root / f"{name}.jpg").save(photo)
+        Image.fromarray(read_photo(root / f"{name}.jpg")).save(photo)
         scipy.io.savemat(photo.with_name(f"{photo.stem}_pts.mat"), {"pts_3d": landmarks + 1})
     result, numbers = evaluate(tmp_path / "photos", tmp_path / "out", face_model, "--checkpoint", checkpoint)
     assert result.exit_code == 0, result.output

@@ -9,8 +9,8 @@ import pytest
 from asmgen.crop import face_square
 from asmgen.detect import FaceDetector, detected_square, detector_installed
 from asmgen.five_points import five_point_square, five_points
+from asmgen.images import read_photo
 from asmgen.landmark_files import read_landmarks
-from asmgen.w300lp import read_photo
 
 pytestmark = [
     pytest.mark.real,

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmgen.w300lp import SampleError, find_samples, read_sample
+from asmgen.rejection import SampleError
+from asmgen.w300lp import find_samples, read_sample
 from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
 from bfm.pose import project
 

@@ -92,7 +92,7 @@ def covered_by(model, face, height, width):
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_true_face_agrees_with_its_mask(model, seed):
-    face, photo = face_of(model, seed), Image.new("RGB", (SIZE, SIZE), "gray")
+    face, photo = face_of(model, seed), np.full((SIZE, SIZE, 3), 128, np.uint8)
     inside = covered_by(model, face, SIZE, SIZE)
     found = silhouette(face, model, photo, FaceMask(inside, IDENTITY))
     assert found.covered.sum() == inside.sum() > 500  # none of it is cut off
@@ -111,7 +111,7 @@ def test_a_shifted_face_agrees_as_its_shifted_mask_does(model, shift):
     face, moved = (face_of(model, 1, np.add(part, SIZE)) for part in ((0, 0), shift))
     inside = covered_by(model, face, large, large)
     there = np.roll(inside, shift[::-1], (0, 1))
-    found = silhouette(moved, model, Image.new("RGB", (large, large)), FaceMask(inside, IDENTITY)).errors()
+    found = silhouette(moved, model, np.zeros((large, large, 3), np.uint8), FaceMask(inside, IDENTITY)).errors()
     assert found["iou"] == (inside & there).sum() / (inside | there).sum() < 0.95
     assert found["outside_percent"] == pytest.approx(100 * (there & ~inside).sum() / inside.sum())
     assert found["missed_percent"] == pytest.approx(100 * (inside & ~there).sum() / inside.sum())
@@ -120,7 +120,7 @@ def test_a_shifted_face_agrees_as_its_shifted_mask_does(model, shift):
 
 
 def test_the_line_is_that_of_given_landmarks_or_else_of_the_predicted(model):
-    face, photo = face_of(model, 0), Image.new("RGB", (SIZE, SIZE))
+    face, photo = face_of(model, 0), np.zeros((SIZE, SIZE, 3), np.uint8)
     mask = FaceMask(covered_by(model, face, SIZE, SIZE), IDENTITY)
     landmarks = project(face.shape, face.pose, face.position)[model.landmarks, :2]
     given, predicted = (silhouette(face, model, photo, mask, points) for points in (landmarks + [0, 9], None))
@@ -131,7 +131,7 @@ def test_the_line_is_that_of_given_landmarks_or_else_of_the_predicted(model):
 def test_masks_and_photos_of_other_resolutions(model):
     """A photo of 700 pixels is compared in a picture of 512; a mask may have half the photo's pixels, or twice."""
     factor = 700 / SIZE
-    face, photo = face_of(model, 0, factor=factor), Image.new("RGB", (700, 700))
+    face, photo = face_of(model, 0, factor=factor), np.zeros((700, 700, 3), np.uint8)
     for scale in (0.5, 1, 2):
         size, offset = round(700 * scale), (scale - 1) / 2
         smaller = dataclasses.replace(face, position=face.position * scale + [offset, offset, 0])
@@ -141,7 +141,7 @@ def test_masks_and_photos_of_other_resolutions(model):
 
 
 def test_what_the_mask_marks_far_from_the_geometry_is_seen(model):
-    face, photo = face_of(model, 0), Image.new("RGB", (400, 90))
+    face, photo = face_of(model, 0), np.zeros((90, 400, 3), np.uint8)
     inside = np.zeros((90, 400), bool)
     inside[80:, 390:] = True
     assert silhouette(face, model, photo, FaceMask(inside, IDENTITY)).errors()["missed_percent"] == 100
@@ -151,7 +151,7 @@ def test_geometry_far_from_the_mask_is_seen(model):
     face = face_of(model, 0, (200, 100))
     inside, covered = np.zeros((300, 400), bool), covered_by(model, face, 300, 400)
     inside[4, 4] = True
-    found = silhouette(face, model, Image.new("RGB", (400, 300)), FaceMask(inside, IDENTITY))
+    found = silhouette(face, model, np.zeros((300, 400, 3), np.uint8), FaceMask(inside, IDENTITY))
     assert found.errors()["outside_percent"] == 100 * covered.sum()
 
 
@@ -235,10 +235,10 @@ def test_a_parsed_mask_lies_where_the_face_is_in_the_photo():
 
     pixels = np.zeros((100, 120, 3), np.uint8)
     pixels[30:70, 50:80] = 255
-    mask = parsed_mask(Bright(), Image.fromarray(pixels), (20.0, 10.0, 80.0))
+    mask = parsed_mask(Bright(), pixels, (20.0, 10.0, 80.0))
     assert np.array_equal(mask.sample(IDENTITY, 100, 120), pixels[..., 0] > 0)
     with pytest.raises(ValueError, match="finds no face"):
-        parsed_mask(Bright(), Image.new("RGB", (50, 50)), (0.0, 0.0, 50.0))
+        parsed_mask(Bright(), np.zeros((50, 50, 3), np.uint8), (0.0, 0.0, 50.0))
 
 
 @pytest.fixture(scope="module")

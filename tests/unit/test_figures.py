@@ -8,7 +8,7 @@ from PIL import Image
 from toy import toy_model
 from toy_ftd import write_toy_ftd
 
-from asmgen.asmd import decode_image
+from asmgen.images import decode_image
 from bfm.charts import make_chart
 from cli.main import main
 from model.checkpoint import save_checkpoint

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from asmgen import locate
 from asmgen.crop import face_square
@@ -13,12 +12,12 @@ from asmgen.detect import DetectedFace, detected_square
 from asmgen.five_points import five_point_square, five_points, landmarks_from_five
 from asmgen.landmark_files import ENDINGS, read_list
 from asmgen.locate import FaceLocator, box_square
-from asmgen.w300lp import SampleError
+from asmgen.rejection import SampleError
 from bfm.open_face import open_face_model
 from bfm.pose import project
 
 MODEL = open_face_model()
-PHOTO = Image.new("RGB", (178, 218))
+PHOTO = np.zeros((218, 178, 3), np.uint8)
 NAMES = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
 BOX = (40.0, 70.0, 120.0, 150.0)
 
@@ -41,8 +40,8 @@ class FakeDetector:
 
     face = DetectedFace(np.array([30.0, 40.0, 60.0, 80.0]), np.arange(10.0).reshape(5, 2), 0.9)
 
-    def __call__(self, photo: Image.Image) -> DetectedFace | None:
-        return None if photo.width == photo.height else self.face
+    def __call__(self, photo: np.ndarray) -> DetectedFace | None:
+        return None if photo.shape[0] == photo.shape[1] else self.face
 
 
 def landmarks(shift: float = 0.0) -> np.ndarray:
@@ -180,7 +179,7 @@ def test_the_detector_places_what_nothing_else_does(tmp_path, use_detector):
     np.testing.assert_array_equal(placement.five, FakeDetector.face.points)
     assert locator.points(tmp_path / "a.jpg", PHOTO) is None
     with pytest.raises(SampleError, match="no face placed: the detector finds no face in a.jpg; give its landmarks"):
-        locator.place(tmp_path / "a.jpg", Image.new("RGB", (50, 50)))
+        locator.place(tmp_path / "a.jpg", np.zeros((50, 50, 3), np.uint8))
     with pytest.raises(SampleError, match="give its landmarks or a box$"):
         FaceLocator(detect=False).place(tmp_path / "a.jpg", PHOTO)
 

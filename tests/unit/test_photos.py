@@ -2,15 +2,14 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from asmgen.crop import face_square, square_transform
-from asmgen.w300lp import SampleError
+from asmgen.rejection import SampleError
 from bfm.pose import transform_placement
 from model.photos import Photo, PhotoLocator, find_photos, whole_square
 
 LANDMARKS = np.random.default_rng(0).uniform(50, 150, (68, 2))
-IMAGE = Image.new("RGB", (200, 180))
+IMAGE = np.zeros((180, 200, 3), np.uint8)
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def test_what_is_given_must_fit(tmp_path):
 
 
 def test_the_whole_photo_lies_in_the_middle():
-    assert whole_square(Image.new("RGB", (100, 60))) == (0, -20, 100)
-    assert whole_square(Image.new("RGB", (60, 100))) == (-20, 0, 100)
+    assert whole_square(np.zeros((60, 100, 3), np.uint8)) == (0, -20, 100)
+    assert whole_square(np.zeros((100, 60, 3), np.uint8)) == (-20, 0, 100)
     _, position = transform_placement(np.zeros(3), np.array([49.5, 29.5, 1]), square_transform((0, -20, 100), 50))
     np.testing.assert_allclose(position, [24.5, 24.5, 0.5])

@@ -179,7 +179,7 @@ def test_frames_are_found_by_their_landmarks(micc):
         sides = []
         for path in frames:
             with Image.open(path) as frame:
-                placement = FaceLocator(detect=False).place(path, frame)
+                placement = FaceLocator(detect=False).place(path, np.asarray(frame))
             assert placement.placed_by == "landmarks"
             assert np.abs(placement.landmarks - (SIZE - 1) / 2).max() < 0.6 * SIZE
             sides.append(np.ptp(placement.landmarks[:, 1]))
