@@ -5,10 +5,13 @@ Dimension key: S side of a map in texels, C channels.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 DIFFUSION_STEPS = 2
 """At each level of the pyramid; without any, seams are twice as strong."""
+
+_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
 
 
 def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None = None) -> np.ndarray:
@@ -42,50 +45,44 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
         raise ValueError(f"valid must have shape {values.shape[:2]} to match values, got {valid.shape}")
     if not valid.any():
         raise ValueError("a map can be filled from at least one valid texel, got none")
-    filled, known = np.where(valid, np.moveaxis(values, -1, 0), np.float32(0)), valid
+    filled, known = _only(np.ascontiguousarray(values, np.float32), valid), valid
     if mirrored is not None:
-        across = filled.reshape(len(filled), -1).take(mirrored, axis=1).reshape(filled.shape)
-        across_known = valid.ravel()[mirrored].reshape(valid.shape)
+        across = filled.reshape(-1, values.shape[2]).take(mirrored, axis=0).reshape(values.shape)
+        across_known = valid.ravel().take(mirrored).reshape(valid.shape)
         both, taken = valid & across_known, across_known & ~valid
         if both.any() and taken.any():
-            across = across + _diffused(np.where(both, filled - across, 0), both)
-        filled, known = np.where(taken, across, filled), valid | taken
-    return np.ascontiguousarray(np.moveaxis(_diffused(filled, known), 0, -1))
+            across += _diffused(_only(filled - across, both), both)
+        filled, known = _put(across, taken, filled), valid | taken
+    return _diffused(filled, known).reshape(values.shape)
 
 
 def _diffused(values, valid):
-    """A smooth continuation of (C, H, W) values, 0 where not valid: pull-push, diffused at each level."""
+    """A smooth continuation of (H, W, C) values, 0 where not valid: pull-push, diffused at each level."""
     if valid.all():
         return values
-    halved, total = _halved(values), _halved(valid[None].astype(np.float32))
-    coarse = _diffused(halved / np.maximum(total, 1), total[0] > 0)
-    grown = np.swapaxes(_doubled(np.swapaxes(_doubled(coarse), 1, 2)), 1, 2)[:, :valid.shape[0], :valid.shape[1]]
-    framed = np.empty((len(values), valid.shape[0] + 2, valid.shape[1] + 2), np.float32)
-    inner = framed[:, 1:-1, 1:-1]
-    inner[...] = np.where(valid, values, grown)
+    halved, share = _halved(values), _halved(valid.astype(np.float32))
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    coarse = _diffused(halved / cv2.merge([np.maximum(share, 0.25)] * channels), share > 0)
+    grown = cv2.resize(coarse, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    filled = _put(values, valid, np.ascontiguousarray(grown[:valid.shape[0], :valid.shape[1]]))
     for _ in range(DIFFUSION_STEPS):
-        framed[:, 0], framed[:, -1], framed[..., 0], framed[..., -1] = (
-            framed[:, 1], framed[:, -2], framed[..., 1], framed[..., -2]
-        )
-        mean = framed[:, 1:-1, :-2] + framed[:, 1:-1, 2:]
-        mean += framed[:, :-2, 1:-1]
-        mean += framed[:, 2:, 1:-1]
-        mean *= 0.25
-        np.copyto(inner, mean, where=~valid)
-    return inner
+        filled = _put(cv2.filter2D(filled, -1, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE), ~valid, filled)
+    return filled
 
 
 def _halved(values):
-    """The sum of each two by two texels of (C, H, W) values."""
-    if values.shape[1] % 2 or values.shape[2] % 2:
-        values = np.pad(values, ((0, 0), *((0, side % 2) for side in values.shape[1:])))
-    rows = values[:, ::2] + values[:, 1::2]
-    return rows[..., ::2] + rows[..., 1::2]
+    """The mean of each two by two texels; what lies beyond an odd side counts as 0."""
+    height, width = values.shape[:2]
+    if height % 2 or width % 2:
+        values = cv2.copyMakeBorder(values, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT, value=0)
+    return cv2.resize(values, (-(-width // 2), -(-height // 2)), interpolation=cv2.INTER_AREA)
 
 
-def _doubled(values):
-    """Linear interpolation of (C, H, W) values to twice as many columns."""
-    doubled, quarter = np.repeat(values, 2, axis=2), (values[..., 1:] - values[..., :-1]) / 4
-    doubled[..., 1:-1:2] += quarter
-    doubled[..., 2::2] -= quarter
-    return doubled
+def _only(values, mask):
+    """Values where a mask is set, 0 elsewhere."""
+    return cv2.copyTo(values, mask.view(np.uint8))
+
+
+def _put(values, mask, onto):
+    """Values where a mask is set, those of `onto` elsewhere; may overwrite `onto`."""
+    return cv2.copyTo(values, mask.view(np.uint8), onto)
