@@ -386,7 +386,7 @@ def test_pickling_leaves_handles_behind(tmp_path):
 
 
 def test_few_files_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("asmgen.shards._OPEN_FILES", 2)
+    monkeypatch.setattr("asmgen.shards.reader._OPEN_FILES", 2)
     shards = ShardSet(write_set(tmp_path, (2, 2, 2, 2)))
     for index in (0, 2, 1, 4, 0, 7, 3):
         assert_sample(shards[index], index)

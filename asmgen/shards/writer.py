@@ -1,0 +1,237 @@
+"""Writing one shard: whole or not at all, and the same bytes for the same input."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from asmgen.shards.check import check_shard
+from asmgen.shards.files import SMALL_CHUNK, digest
+from asmgen.shards.heads import FORMAT
+
+_LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
+
+
+def write_shard(
+    path: str | Path,
+    samples: Iterable[dict],
+    attributes: dict,
+    constants: dict | None = None,
+    rejected: Sequence[tuple[str, str]] = (),
+) -> int:
+    """Write one shard of samples that are at hand; see `ShardWriter` for what may go wrong.
+
+    Parameters
+    ----------
+    path : str | Path
+        File to write; one of that name is replaced at the end.
+    samples : Iterable[dict]
+        Field name to array or number, bytes, or str. There may be none.
+    attributes : dict
+        Name to str, number, or numeric array: what a reader must know.
+    constants : dict | None
+        Name to array: what all samples share.
+    rejected : Sequence[tuple[str, str]]
+        (source, reason) pairs. Read after the last sample, so a generator of samples may fill the list.
+
+    Returns
+    -------
+    int
+        Number of samples written.
+    """
+    with ShardWriter(path, attributes, constants) as writer:
+        for sample in samples:
+            writer.add(sample)
+        for source, reason in rejected:
+            writer.reject(source, reason)
+    return writer.count
+
+
+class ShardWriter:
+    """A shard being written: a context that takes samples and rejected sources.
+
+    The shard appears under its name at the end of the context, when it is whole and has been read back; if the
+    context is left by an exception, nothing does. Until then its name is like no other's, so that a writer does not
+    meet the file of one that was killed, and may not be quite dead. The same input gives the same bytes. Arrays of
+    16 kB and more go to the file as they come, so memory does not grow with them.
+
+    Parameters
+    ----------
+    path : str | Path
+        File to write; one of that name is replaced at the end.
+    attributes : dict
+        Name to str, number, or numeric array: what a reader must know.
+    constants : dict | None
+        Name to array: what all samples share.
+
+    Raises
+    ------
+    ValueError
+        If an attribute is anything else. At the end of the context, OSError if the file does not read back.
+
+    Attributes
+    ----------
+    path : Path
+        File to write.
+    count : int
+        Samples taken so far.
+    """
+
+    def __init__(self, path: str | Path, attributes: dict, constants: dict | None = None):
+        for key, value in attributes.items():
+            if not isinstance(value, (str, bool, int, float, np.generic, np.ndarray)):
+                raise ValueError(f"attribute {key!r} must be text, a number or an array, got {type(value).__name__}")
+        self.path, self.count = Path(path), 0
+        self._partial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.partial")
+        self._attributes, self._constants = attributes, constants or {}
+        self._kinds: dict[str, tuple] = {}
+        self._streamed: dict[str, h5py.Dataset] = {}
+        self._gathered: dict[str, list] = {}
+        self._rejected: list[tuple[str, str, bytes]] = []
+
+    def __enter__(self) -> ShardWriter:
+        self._file = h5py.File(self._partial, "w", libver=_LIBVER)
+        for key, value in sorted(self._attributes.items()):
+            self._file.attrs[key] = value
+        self._samples = self._file.create_group("samples")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            with self._file:
+                if kind is None:
+                    self._finish()
+            if kind is None:
+                self._publish()
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def add(self, sample: dict) -> None:
+        """Write a sample.
+
+        Parameters
+        ----------
+        sample : dict
+            Field name to array or number, bytes, or str; large arrays are not kept.
+
+        Raises
+        ------
+        ValueError
+            If it differs from the first in its fields, a shape or a dtype, or a value cannot be stored.
+        """
+        sample = {key: _as_value(key, value) for key, value in sample.items()}
+        kinds = {key: _kind(value) for key, value in sample.items()}
+        if not self.count:
+            self._kinds = kinds
+        elif kinds != self._kinds:
+            raise ValueError(_difference(self.count, kinds, self._kinds))
+        self.count += 1
+        for key, value in sample.items():
+            if isinstance(value, np.ndarray) and value.nbytes >= SMALL_CHUNK:
+                if key not in self._streamed:
+                    self._streamed[key] = self._samples.create_dataset(
+                        key, (0, *value.shape), value.dtype, maxshape=(None, *value.shape), chunks=(1, *value.shape),
+                        fletcher32=True, **_compression(value),
+                    )
+                self._streamed[key].resize(self.count, axis=0)
+                self._streamed[key][self.count - 1] = value
+            else:
+                self._gathered.setdefault(key, []).append(value)
+
+    def reject(self, source: str, reason: str, preview: bytes = b"") -> None:
+        """Record an input that gives no sample, and why; `preview` is a JPEG of it, for people."""
+        self._rejected.append((source, reason, preview))
+
+    def _finish(self) -> None:
+        """Write what was gathered, what all samples share, and what was rejected."""
+        for key, values in sorted(self._gathered.items()):
+            if isinstance(values[0], np.ndarray):
+                _create(self._samples, key, np.stack(values))
+            else:
+                _write_ragged(self._samples, key, values)
+        self._samples.attrs["count"] = self.count
+        self._samples.attrs["format"] = FORMAT
+        self._streamed.clear()  # closes them; open ones would lie elsewhere in the file
+        group = self._file.create_group("constants")
+        group.attrs["sha256"] = digest(self._constants)
+        for key, value in sorted(self._constants.items()):
+            _create(group, key, np.asarray(value), compress=True)
+        group = self._file.create_group("rejected")
+        sources, reasons, previews = ([row[place] for row in self._rejected] for place in range(3))
+        _write_ragged(group, "source", sources)
+        _write_ragged(group, "reason", reasons)
+        if any(previews):
+            _write_ragged(group, "preview", previews)
+
+    def _publish(self) -> None:
+        """Read the closed file back, and give it its name."""
+        problems = check_shard(self._partial)
+        if problems:
+            raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
+        _sync(self._partial)
+        os.replace(self._partial, self.path)
+        _sync(self.path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _as_value(key: str, value) -> np.ndarray | bytes | str:
+    """Turn numbers into arrays; refuse what has no place in a shard."""
+    if isinstance(value, (bytes, str)):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"field {key!r} must be a numeric array, bytes or text, got {type(value).__name__}")
+    return array
+
+
+def _kind(value: np.ndarray | bytes | str) -> tuple:
+    """What must be equal in all samples."""
+    return (value.dtype.str, value.shape) if isinstance(value, np.ndarray) else (type(value).__name__,)
+
+
+def _difference(index: int, found: dict, wanted: dict) -> str:
+    """Say how a sample differs from the first."""
+    if found.keys() != wanted.keys():
+        return f"sample {index} must have the fields {sorted(wanted)} of sample 0, got {sorted(found)}"
+    key = next(key for key in wanted if found[key] != wanted[key])
+    return f"field {key!r} of sample {index} must be {wanted[key]} as in sample 0, got {found[key]}"
+
+
+def _compression(array: np.ndarray) -> dict:
+    """Whole numbers compress (maps, masks); measured floats and JPEG bytes don't."""
+    return {"shuffle": True, "compression": "gzip", "compression_opts": 1} if array.dtype.kind in "biu" else {}
+
+
+def _create(group: h5py.Group, key: str, array: np.ndarray, compress: bool = False) -> None:
+    """Write a whole array with checksums, in chunks of some rows (HDF5 has no chunks for an empty one)."""
+    if array.size == 0 or array.ndim == 0:
+        group.create_dataset(key, data=array)
+        return
+    rows = min(len(array), max(1, SMALL_CHUNK * len(array) // array.nbytes))
+    group.create_dataset(
+        key, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True, **(_compression(array) if compress else {})
+    )
+
+
+def _write_ragged(group: h5py.Group, key: str, values: list) -> None:
+    """Write bytes or texts of any length, joined, with the offset of each."""
+    text = all(isinstance(value, str) for value in values)
+    blobs = [value.encode() if text else value for value in values]
+    group = group.create_group(key)
+    group.attrs["type"] = "text" if text else "bytes"
+    _create(group, "bytes", np.frombuffer(b"".join(blobs), np.uint8))
+    _create(group, "offsets", np.cumsum([0] + [len(blob) for blob in blobs], dtype=np.int64))
