@@ -7,7 +7,7 @@ from torch import nn
 
 from bfm.charts import Chart
 from bfm.morphable_model import MorphableModel
-from model.geometry import full_precision
+from model.layers import full_precision
 
 
 class LinearAlbedo(nn.Module):

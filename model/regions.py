@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.geometry import full_precision, he_initialise, scaled
+from model.layers import full_precision, he_initialise, scaled
 
 EPSILON = 1e-5
 """Of Eq. (14). The formula adds it to sigma, the text to the variance, as instance normalisation does; so do we."""

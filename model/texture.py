@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.geometry import full_precision, he_initialise, scaled
+from model.layers import UpsampledConv2d, full_precision, he_initialise, scaled
 from model.regions import RegionModulation, SharedRegions, adaptive_instance_norm, region_stylise
 
 ENCODER_CHANNELS = (64, 128, 256, 512, 512, 512, 512, 512)
@@ -231,7 +231,6 @@ def _up(incoming: int, outgoing: int) -> nn.Sequential:
     """One layer up."""
     return nn.Sequential(
         nn.ReLU(),
-        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-        nn.Conv2d(incoming, outgoing, 3, padding=1, bias=False),
+        UpsampledConv2d(incoming, outgoing),
         nn.BatchNorm2d(outgoing),
     )
