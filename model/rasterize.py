@@ -20,9 +20,10 @@ import torch
 
 _LARGEST = 1e9
 _EPSILON = torch.finfo(torch.float64).eps
+_ROUNDING = 24 * _EPSILON
 _FLAT = 1e-100  # square pixels; below, products underflow
-_EMPTY = torch.iinfo(torch.int64).min
 _LAST = torch.iinfo(torch.int32).max
+_EMPTY = torch.iinfo(torch.int64).min + _LAST + 1  # of no triangle: -1
 _DEPTH_BITS = 30
 _ON_CPU, _ON_GPU = 1 << 18, 1 << 22
 
@@ -116,7 +117,7 @@ def nearest_triangles(points: torch.Tensor, triangles: torch.Tensor, height: int
     if not (points.abs() < _LARGEST).all():
         raise ValueError("points must be finite numbers below 1e9; check the pose and the shape")
     images_at_once = max(1, _at_once(points.device) // max(1, len(triangles)))
-    triangles = triangles.long()
+    triangles = triangles.long().T.contiguous()
     return torch.cat([_nearest(some, triangles, height, width) for some in points.split(images_at_once)])
 
 
@@ -237,82 +238,117 @@ def interpolate(
 def _nearest(points, triangles, height, width):
     """(B, H, W) int64 triangle indices, by the largest key (depth, then lower index) of all that cover a pixel."""
     best = points.new_full((len(points) * height * width,), _EMPTY, dtype=torch.int64)
-    homogeneous = points.shape[2] == 4
+    parts = points.mT.contiguous()  # (B, 3 or 4, V)
+    x, y = parts[:, 0], parts[:, 1]
+    x_there, y_there, z, *w = parts.double().unbind(1)
     # depths are compared in whole steps, fine ones, so that rounding does not break ties; |depth| takes 30 bits
-    exponent = points[..., 2].double().abs().amax(1).frexp().exponent.clamp(min=-900)
-    steps = torch.exp2(_DEPTH_BITS - exponent.double())
-    places = points[..., :2]
-    if homogeneous:
-        points, beside = _divided(points.double())
-        places = points[..., :2].masked_fill(beside[..., None], torch.nan)  # in no box
-    # the box of each triangle in whole pixels, clipped to the image; most small triangles have none in theirs.
-    # Rounding to float32 moves no corner across a pixel's centre
-    x, y = (part.float().index_select(1, triangles.T.flatten()).unflatten(1, (3, -1)) for part in places.unbind(2))
-    box = torch.stack([
-        x.amin(1).clamp(min=0).ceil(), x.amax(1).clamp(max=width - 1).floor(),
-        y.amin(1).clamp(min=0).ceil(), y.amax(1).clamp(max=height - 1).floor(),
-    ])  # (4, B, F)
-    image, triangle = ((box[0] <= box[1]) & (box[2] <= box[3])).nonzero(as_tuple=True)
-    box = box.flatten(1).index_select(1, image * len(triangles) + triangle).long()
-    _draw_(best, points[..., :3], steps, triangles, image, triangle, box, height, width, homogeneous)
-    if homogeneous and beside.any():
-        crosses = beside[:, triangles].any(2) & (points[..., 3] > 0)[:, triangles].any(2)
-        image, triangle = crosses.nonzero(as_tuple=True)
-        box = torch.tensor([0, width - 1, 0, height - 1], device=points.device)[:, None].expand(4, len(image))
-        _draw_(best, points, steps, triangles, image, triangle, box, height, width, homogeneous)
-    triangle_ids = torch.where(best == _EMPTY, -1, _LAST - (best & 0xFFFFFFFF))
-    return triangle_ids.view(len(points), height, width)
+    exponent = z.abs().amax(1, keepdim=True).frexp().exponent.clamp(min=-900)
+    z = z * torch.exp2(_DEPTH_BITS - exponent.double())
+    if w:
+        beside = w[0] * _LARGEST <= points[..., :3].abs().amax(2)
+        across = torch.stack([x_there, y_there, z, w[0]])
+        x_there, y_there, z = (part / w[0] for part in (x_there, y_there, z))
+        x, y = (part.masked_fill(beside, torch.nan) for part in (x_there, y_there))  # in no box
+    # the box of each triangle in whole pixels, clipped to the image; most small triangles have none in theirs
+    first_x, last_x, first_y, last_y = box = [
+        limit for place, end in ((x, width), (y, height)) for limit in _limits(place.clamp(-0.5, end - 0.5), triangles)
+    ]
+    drawn = ((first_x <= last_x) & (first_y <= last_y)).flatten().nonzero().squeeze(1)
+    image = drawn.div(triangles.shape[1], rounding_mode="floor")
+    triangle = drawn - image * triangles.shape[1]
+    corners = (triangles.index_select(1, triangle) + image * points.shape[1]).flatten()
+    x, y, z_there = (part.flatten().index_select(0, corners).view(3, -1) for part in (x_there, y_there, z))
+    box = [limit.flatten().index_select(0, drawn) for limit in box]
+    _draw_(best, x, y, z_there, box, image, triangle, height, width, bool(w))
+    if w and beside.any():
+        _draw_across_(best, across, beside, triangles, height, width)
+    return (_LAST - (best & 0xFFFFFFFF)).view(len(points), height, width)
 
 
-def _divided(points):
-    """Homogeneous points over w, and (B, V) bool: which cannot be divided, being beside or behind the camera.
-
-    Those stay as they are; any corner may be scaled by a positive number without a change to what is covered.
-    """
-    w = points[..., 3:]
-    beside = w * _LARGEST <= points[..., :3].abs().amax(2, keepdim=True)
-    return torch.where(beside, points, points / w), beside[..., 0]
+def _limits(places, triangles):
+    """(B, F) least, rounded up, and greatest of (B, V) places over the corners of each triangle."""
+    at_corners = places.index_select(1, triangles.flatten()).unflatten(1, (3, -1))
+    return at_corners.amin(1).ceil_(), at_corners.amax(1)
 
 
-def _draw_(best, points, steps, triangles, image, triangle, box, height, width, homogeneous):
-    """Raise `best` to the keys of N triangles at the pixels of their (4, N) boxes that they cover."""
-    x, y, z, w = _corners(points, triangles.index_select(0, triangle), image)
-    z = z * steps[image]
-    first_column, last_column, first_row, last_row = box
-    columns, rows = last_column - first_column + 1, last_row - first_row + 1
-    # twice the area, opposite each corner, of the triangle with a pixel of its box is e + right * e_x + down * e_y
-    x, y = x - first_column * w, y - first_row * w
-    e, e_x, e_y = _minors(x, y), _minors(y, w), _minors(w, x)
-    area, largest_w = (e * w).sum(0), w.abs().amax(0)
-    rounding = 8 * _EPSILON * (x.abs().amax(0) + columns * largest_w) * (y.abs().amax(0) + rows * largest_w)
-    has_area = area.abs() > (4 * rounding * largest_w).clamp(min=_FLAT)  # so that its sign and w's are certain
-    sign = area.sign()
-    sides = torch.stack([sign * e + rounding, sign * e_x, sign * e_y], 1)  # (3, 3, N)
-    corner, tie = (image * height + first_row) * width + first_column, _LAST - triangle
+def _draw_(best, x, y, z, box, image, triangle, height, width, divided):
+    """Raise `best` to the keys of N triangles, (3, N) corners, at the pixels of their boxes that they cover."""
+    first_x, last_x, first_y, last_y = box
+    columns, rows = ((last.floor() - first).long() + 1 for first, last in ((first_x, last_x), (first_y, last_y)))
+    left, top = first_x - x[0], first_y - y[0]
+    right_1, down_1, right_2, down_2 = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
+    # twice the triangle's area, and more than its rounding error and that of its parts
+    area = right_1 * down_2 - down_1 * right_2
+    across, along = right_1.abs() + right_2.abs(), down_1.abs() + down_2.abs()
+    rounding = _ROUNDING * across * along
+    if divided:  # so were the places themselves rounded
+        rounding += _EPSILON * (last_x.abs() * along + last_y.abs() * across)
+    has_area = area.abs() > (2 * rounding).clamp(min=_FLAT)
+    slack = rounding.copysign(area)
+    whole = area + 3 * slack
+    # weights of corners 1 and 2 at the box's first pixel, and what they gain a pixel to the right and down
+    side_1 = [(left * down_2 - top * right_2 + slack) / whole, down_2 / whole, -right_2 / whole]
+    side_2 = [(top * right_1 - left * down_1 + slack) / whole, -down_1 / whole, right_1 / whole]
+    depth = z[0], z[1] - z[0], z[2] - z[0]
+    corner = (image * height + first_y.long()) * width + first_x.long()
+    tie = _LAST - triangle
 
     # every (triangle, pixel of its box) pair, some at a time to bound the memory
     ends = (columns * rows * has_area).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends])[:-1]
-    pairs, at_once = int(ends[-1]) if len(ends) else 0, _at_once(points.device)
+    pairs, at_once = int(ends[-1]) if len(ends) else 0, _at_once(best.device)
     for begin in range(0, pairs, at_once):
         end = min(begin + at_once, pairs)
         counts = (ends.clamp(max=end) - starts.clamp(min=begin)).clamp(min=0)
         of = torch.repeat_interleave(counts, output_size=end - begin)
-        step = torch.arange(begin, end, device=points.device) - starts.index_select(0, of)
+        step = torch.arange(begin, end, device=best.device) - starts.index_select(0, of)
         in_row = columns.index_select(0, of)
-        down = step // in_row
+        down = step.div(in_row, rounding_mode="floor")
         right = step - down * in_row
-        weights = [e + right * e_x + down * e_y for e, e_x, e_y in (_take(side, of) for side in sides)]
-        covered = ((weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)).nonzero().squeeze(1)
-        weights, (of, down, right) = _take(weights, covered), _take((of, down, right), covered)
-        depth, over = (
-            sum(weight * value for weight, value in zip(weights, _take(values, of))) for values in (z, w)
-        )
-        if homogeneous:
-            over = over + depth.abs() * 2**-_DEPTH_BITS
-        level = (depth / over).round().long()
         pixel = corner.index_select(0, of) + down * width + right
-        best.scatter_reduce_(0, pixel, (level << 32) | tie.index_select(0, of), "amax")
+        right, down = right.double(), down.double()
+        one, two = (
+            torch.addcmul(torch.addcmul(start, right, a_pixel_right), down, a_pixel_down)
+            for start, a_pixel_right, a_pixel_down in (_take(side, of) for side in (side_1, side_2))
+        )
+        covered = ((one >= 0) & (two >= 0) & (one + two <= 1)).nonzero().squeeze(1)
+        one, two, of, pixel = _take((one, two, of, pixel), covered)
+        start, to_1, to_2 = _take(depth, of)
+        level = start.addcmul_(one, to_1).addcmul_(two, to_2)
+        if divided:
+            level = level / (1 + level.abs() * 2**-_DEPTH_BITS)
+        key = tie.index_select(0, of).add_(level.round_().long(), alpha=1 << 32)
+        best.scatter_reduce_(0, pixel, key, "amax")
+
+
+def _draw_across_(best, points, beside, triangles, height, width):
+    """Raise `best` to the keys of the triangles with corners before and beside or behind the camera, at every pixel.
+
+    Homogeneous (4, B, V) points: x w, y w, depth w in steps, and w.
+    """
+    behind = beside[:, triangles]  # (B, 3, F)
+    crosses = behind.any(1) & (points[3] > 0)[:, triangles].any(1)
+    rows, columns = torch.meshgrid(
+        *(torch.arange(side, dtype=torch.float64, device=best.device) for side in (height, width)), indexing="ij"
+    )
+    best = best.view(-1, height * width)
+    for some in crosses.nonzero().split(max(1, _at_once(best.device) // (height * width))):
+        image, triangle = some.T
+        x, y, z, w = points[:, image, triangles[:, triangle]]  # (3, N)
+        e, e_x, e_y = _minors(x, y), _minors(y, w), _minors(w, x)
+        volume, largest_w = (e * w).sum(0), w.abs().amax(0)
+        rounding = _ROUNDING * (x.abs().amax(0) + width * largest_w) * (y.abs().amax(0) + height * largest_w)
+        has_area = volume.abs() > (2 * rounding * largest_w).clamp(min=_FLAT)  # so that its sign and w's are certain
+        sign = volume.sign()
+        e, e_x, e_y, z, w = (
+            part[..., None, None] for part in (sign * e + rounding, sign * e_x, sign * e_y, z, w)
+        )
+        weights = e + columns * e_x + rows * e_y  # (3, N, H, W)
+        depth, over = (weights * z).sum(0), (weights * w).sum(0)
+        level = (depth / (over + depth.abs() * 2**-_DEPTH_BITS)).round().long()
+        key = (level << 32) | (_LAST - triangle)[:, None, None]
+        key = key.where((weights >= 0).all(0) & has_area[:, None, None], _EMPTY).flatten(1)
+        best.scatter_reduce_(0, image[:, None].expand_as(key), key, "amax")
 
 
 def _corners(points, corners, image):
