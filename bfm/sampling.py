@@ -5,6 +5,7 @@ Pixels are 0-based with centres at whole numbers; points beyond the border read 
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
@@ -37,17 +38,30 @@ def bilinear_taps(points: np.ndarray, height: int, width: int) -> tuple[np.ndarr
 
 
 def sample_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the bilinear values, (N, C) float32, of an (H, W, C) image at (N, 2) points in pixels."""
+    """Return the bilinear values, (N, C) float32, of an (H, W, C) image, C up to 4, at (N, 2) points in pixels."""
     height, width, channels = image.shape
+    if channels == 3:  # four channels are gathered as one word
+        image = cv2.cvtColor(image if image.dtype == np.uint8 else image.astype(np.float32), cv2.COLOR_RGB2RGBA)
+    pixels = image.reshape(height * width, -1)
     x, y = (np.clip(points[:, axis], 0, last) for axis, last in ((0, width - 1), (1, height - 1)))
     left, top = np.minimum(x.astype(np.int32), max(width - 2, 0)), np.minimum(y.astype(np.int32), max(height - 2, 0))
-    to_right, to_bottom = ((part - whole).astype(np.float32)[:, None] for part, whole in ((x, left), (y, top)))
+    to_right, to_bottom = (
+        cv2.merge([(part - whole).astype(np.float32)] * pixels.shape[1]).reshape(len(points), -1)
+        for part, whole in ((x, left), (y, top))
+    )
     right, below = int(width > 1), width * int(height > 1)
-    pixels, first = image.reshape(-1, channels), top * width + left
+    first = top.astype(np.intp) * width + left
 
     def along_row(start):
         near, far = (pixels.take(start + step, axis=0).astype(np.float32) for step in (0, right))
-        return near + (far - near) * to_right
+        return _between(near, far, to_right)
 
-    upper, lower = along_row(first), along_row(first + below)
-    return upper + (lower - upper) * to_bottom
+    return _between(along_row(first), along_row(first + below), to_bottom)[:, :channels]
+
+
+def _between(near, far, share):
+    """Linear interpolation; overwrites `far`."""
+    far -= near
+    far *= share
+    far += near
+    return far
