@@ -11,7 +11,10 @@ from cli.errors import one_sentence
 
 @click.group()
 def train():
-    """Train a network from shards."""
+    """Train a network from shards.
+
+    On several GPUs: torchrun --nproc-per-node 2 -m cli train ...; they share each batch.
+    """
 
 
 def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
@@ -22,7 +25,7 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
         click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(file_okay=False, path_type=Path),
                      help="Folder of the run: checkpoint, config, log, curves."),
         click.option("--batch-size", type=click.IntRange(min=2), default=batch_size, show_default=True,
-                     help="Samples a step."),
+                     help="Samples a step; processes of torchrun share them."),
         click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=learning_rate,
                      show_default=True, help="Of Adam."),
         click.option("--augment/--no-augment", default=True, show_default=True, help="Crop jitter, mirroring, colour."),
@@ -114,12 +117,12 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 
     symmetry = settings["shape"] != "single" if symmetry is None else symmetry
     off = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
-    with _training_errors():
+    with _training(device):
         config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
         checkpoint = train_geometry(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
         )
-    click.echo(f"wrote {checkpoint}")
+        _echo_written(checkpoint)
 
 
 @train.command()
@@ -141,9 +144,9 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
     from model.train_landmarks import train_landmarks
 
     config = LandmarkConfig(**run_settings(**settings))
-    with _training_errors():
+    with _training(device):
         checkpoint = train_landmarks(shards, output, config, device, workers, resume, on_log=_echo_record)
-    click.echo(f"wrote {checkpoint}")
+        _echo_written(checkpoint)
 
 
 @train.command()
@@ -170,9 +173,9 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str |
     from model.train_identity import train_identity
 
     config = IdentityConfig(depth=int(depth), **run_settings(**settings))
-    with _training_errors():
+    with _training(device):
         checkpoint = train_identity(shards, output, config, device, workers, resume, on_log=_echo_record)
-    click.echo(f"wrote {checkpoint}")
+        _echo_written(checkpoint)
 
 
 @train.command()
@@ -217,13 +220,13 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 
     losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
     off = {name: 0.0 for name, on in losses.items() if not on}
-    with _training_errors():
+    with _training(device):
         config = TextureConfig(**off, **run_settings(**settings))
         checkpoint = train_texture(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
             perceptual=perceptual, geometry=geometry, landmarks=landmarks,
         )
-    click.echo(f"wrote {checkpoint}")
+        _echo_written(checkpoint)
 
 
 @train.command()
@@ -266,22 +269,32 @@ def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | N
 
     losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
     off = {name: 0.0 for name, on in losses.items() if not on}
-    with _training_errors():
+    with _training(device):
         config = FusionConfig(**off, **run_settings(**settings))
         checkpoint = train_fusion(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
             geometry=geometry, texture=texture, identity=identity, landmarks=landmarks, parsing=parsing,
         )
-    click.echo(f"wrote {checkpoint}")
+        _echo_written(checkpoint)
 
 
 @contextmanager
-def _training_errors() -> Iterator[None]:
-    """Say in one sentence what ended a run."""
+def _training(device: str | None) -> Iterator[None]:
+    """Train with the other processes that torchrun started, if it did, and say in one sentence what ended a run."""
     import torch
 
-    with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError):
+    from model.distributed import training_processes
+
+    with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError), training_processes(device):
         yield
+
+
+def _echo_written(checkpoint: Path):
+    """Say where the result is, once."""
+    from model.distributed import is_first
+
+    if is_first():
+        click.echo(f"wrote {checkpoint}")
 
 
 def _echo_record(record: dict):

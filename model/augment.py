@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from bfm.pose import transform_points
 from model.config import Augmentation
 from model.corrupt import Corruption, draw_corruption
+from model.distributed import own_part, process_count
 
 LANDMARK_MIRROR = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -21,6 +23,11 @@ LANDMARK_MIRROR = (
     *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
 )
 """For each of the 68 landmarks the one on the other side of the face."""
+
+
+@lru_cache
+def _landmark_mirror(device: torch.device) -> torch.Tensor:
+    return torch.tensor(LANDMARK_MIRROR, device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,7 @@ class Changes:
     def landmarks(self, landmarks: torch.Tensor, size: int) -> torch.Tensor:
         """Return (B, 68, 2) landmarks, pixels, of crops of this size where they went."""
         landmarks = transform_points(landmarks, self.transform)
-        mirrored = landmarks[:, list(LANDMARK_MIRROR)]
+        mirrored = landmarks[:, _landmark_mirror(landmarks.device)]
         mirrored = torch.stack([size - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
         return self.choose(mirrored, landmarks)
 
@@ -91,7 +98,7 @@ def draw_changes(image: torch.Tensor, augmentation: Augmentation, generator: tor
     augmentation : Augmentation
         Amounts.
     generator : torch.Generator
-        On the CPU, so that every device draws the same numbers.
+        On the CPU, so that every device draws the same numbers; the same in all processes that share a step's batch.
 
     Returns
     -------
@@ -99,7 +106,7 @@ def draw_changes(image: torch.Tensor, augmentation: Augmentation, generator: tor
         On the device of the image.
     """
     count, _, _, size = image.shape
-    uniform = torch.rand(count, 10, generator=generator).to(image.device)
+    uniform = own_part(torch.rand(count * process_count(), 10, generator=generator)).to(image.device, non_blocking=True)
     either_way = uniform * 2 - 1
     angle = either_way[:, 0] * math.radians(augmentation.rotation)
     factor = 1 + either_way[:, 1] * augmentation.scale
@@ -144,7 +151,7 @@ def similarity(angle: torch.Tensor, factor: torch.Tensor, shift: torch.Tensor, s
 def warp(image: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
     """Move images, (B, 3, S, S), by (B, 2, 3) transforms of pixels; beyond the border its pixels are repeated."""
     size = image.shape[-1]
-    inverse = torch.linalg.inv(transform[..., :2])
+    inverse = torch.linalg.inv_ex(transform[..., :2])[0]  # `inv` waits for the GPU to say that there is one
     # from pixels to the [-1, 1] of grid_sample, whose ends are pixel centres here
     middle = (size - 1) / 2
     origin = -(inverse @ transform[..., 2:]) / middle + inverse.sum(-1, keepdim=True) - 1

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from model.distributed import own_part, process_count, roll_samples
+
 COVERS = 3
 BLUR = 4
 MAX_NOISE = 0.06
@@ -49,14 +51,16 @@ class Corruption:
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) crops, RGB in [0, 1], as they come out; a cover shows another crop, upside down."""
         count, _, size, _ = image.shape
-        image = torch.lerp(image, image.roll(1, 0).flip(-2), self._covered(size))
-        image = torch.lerp(image, (image * image.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True), self.grey)
+        image = torch.lerp(image, roll_samples(image).flip(-2), self._covered(size))
+        grey = sum(weight * image[:, channel:channel + 1] for channel, weight in enumerate(GREY))
+        image = torch.lerp(image, grey, self.grey)
         image = image.clamp(min=1e-4) ** self.gamma
         coarse = F.avg_pool2d(image, BLUR, ceil_mode=True, count_include_pad=False)
         image = torch.lerp(image, F.interpolate(coarse, (size, size), mode="bilinear"), self.blur)
         source = torch.Generator(image.device).manual_seed(self.noise_seed)
-        noise = torch.randn(count, 1, size, size, generator=source, device=image.device, dtype=image.dtype)
-        return (image + noise * self.noise).clamp(0, 1)
+        drawn = (count * process_count(), 1, size, size)
+        noise = torch.randn(drawn, generator=source, device=image.device, dtype=image.dtype)
+        return (image + own_part(noise) * self.noise).clamp(0, 1)
 
     def _covered(self, size: int) -> torch.Tensor:
         """(B, 1, S, S) how much of each pixel is covered."""
@@ -89,11 +93,15 @@ def draw_corruption(count: int, probability: float, generator: torch.Generator, 
     Corruption
         Grey is all or nothing; tones are bent by powers between ``exp(-0.5)`` and ``exp(0.5)``; noise goes up to 0.06.
     """
-    covers = torch.rand(count, COVERS, 7, generator=generator).to(device)
-    happens = (torch.rand(4, count, 1, 1, 1, generator=generator) < probability).float().to(device)
-    amount = torch.rand(3, count, 1, 1, 1, generator=generator).to(device)
+    total = count * process_count()
+    covers = torch.rand(total, COVERS, 7, generator=generator)
+    happens = (torch.rand(4, total, 1, 1, 1, generator=generator) < probability).float()
+    amount = torch.rand(3, total, 1, 1, 1, generator=generator)
+    gamma, blur, noise = (2 * amount[0] - 1) * happens[1], amount[1] * happens[2], amount[2] * happens[3]
+    covers, grey, gamma, blur, noise = (
+        own_part(drawn).to(device, non_blocking=True) for drawn in (covers, happens[0], gamma, blur, noise)
+    )
     return Corruption(
-        covers, probability, grey=happens[0], gamma=torch.exp((2 * amount[0] - 1) * MAX_GAMMA * happens[1]),
-        blur=amount[1] * happens[2], noise=amount[2] * MAX_NOISE * happens[3],
+        covers, probability, grey, torch.exp(gamma * MAX_GAMMA), blur, noise * MAX_NOISE,
         noise_seed=int(torch.randint(2**62, (), generator=generator)),
     )

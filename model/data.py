@@ -23,6 +23,7 @@ from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
 from bfm.morphable_model import MorphableModel
 from model.config import RunConfig
+from model.distributed import own_part
 from texgen import ftd
 
 LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
@@ -235,8 +236,8 @@ def batch_indices(step: int, count: int, batch_size: int, seed: int) -> list[int
     list[int]
         (batch_size,) indices below `count`.
     """
-    places = range(step * batch_size, (step + 1) * batch_size)
-    return [int(_permutation(place // count, count, seed)[place % count]) for place in places]
+    epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
+    return [index for epoch in np.unique(epochs) for index in _permutation(epoch, count, seed)[places[epochs == epoch]]]
 
 
 @lru_cache(maxsize=2)
@@ -251,7 +252,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 class _StepBatches:
-    """Batch sampler of a `DataLoader`: the indices of steps `start` to `stop`."""
+    """Batch sampler of a `DataLoader`: the indices of steps `start` to `stop`, this process's part of each."""
 
     def __init__(self, indices: np.ndarray, batch_size: int, seed: int, start: int, stop: int):
         self.indices, self.batch_size, self.seed, self.steps = indices, batch_size, seed, range(start, stop)
@@ -262,14 +263,14 @@ class _StepBatches:
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
             places = batch_indices(step, len(self.indices), self.batch_size, self.seed)
-            yield [int(self.indices[place]) for place in places]
+            yield self.indices[own_part(places)].tolist()
 
 
 def training_loader(
     dataset: FaceDataset, indices: np.ndarray, batch_size: int, seed: int, start: int, stop: int, workers: int = 0,
     pin_memory: bool = False,
 ) -> torch.utils.data.DataLoader:
-    """Return the collated batches of steps `start` to `stop`, in order.
+    """Return the collated batches of steps `start` to `stop`, in order; of each this process's part.
 
     Parameters
     ----------
@@ -278,7 +279,7 @@ def training_loader(
     indices : np.ndarray
         (N,) which samples to train on.
     batch_size : int
-        Samples a step.
+        Samples a step, of all processes.
     seed : int
         Of the run.
     start : int

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from model.distributed import average
+
 PAPER_SIZE = 256
 """Side of the paper's images, pixels, in which Eq. (22) counts."""
 
@@ -110,4 +112,5 @@ def photometric_error(rendered: torch.Tensor, image: torch.Tensor, mask: torch.T
 
 def spread(points: torch.Tensor) -> torch.Tensor:
     """Return by how much the faces of a batch differ: the RMS distance, mm, of (B, N, 3) points from their mean."""
-    return (points - points.mean(0)).square().sum(-1).mean().sqrt()
+    middle = average(points.mean(0))  # of all processes that share a step's batch
+    return average((points - middle).square().sum(-1).mean()).sqrt()

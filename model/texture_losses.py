@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from model.distributed import average
+
 BANDWIDTH = 0.5
 """h of the contextual loss."""
 EPSILON = 1e-3
@@ -50,7 +52,8 @@ def reconstruction_loss(
         Scalar, squared 8-bit levels.
     """
     weights = torch.where(visible, 1.0, fill_weight) * inside
-    return (255**2 / 3) * ((generated.float() - albedo).square() * weights).sum() / weights.sum()
+    total = average(weights.sum())  # of all processes that share a step's batch
+    return (255**2 / 3) * ((generated.float() - albedo).square() * weights).sum() / total
 
 
 def discriminator_loss(real: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from model.config import Augmentation, IdentityConfig
 from model.data import (
     LANDMARKS, FaceDataset, batch_indices, photo_names, split_identities, step_generator, validation_batches,
 )
+from model.distributed import own_part
 from model.identity import FEATURES, LAYERS, IdentityNetwork, face_crop
 from model.train_geometry import torch_device
 from model.trainer import Task, run_training
@@ -246,7 +247,7 @@ class IdentityTask(Task):
         config = self.config
         crops = identity_crops(raw, self.device, config.augmentation, step_generator(config.seed, step))
         places = batch_indices(step, len(self.training), config.batch_size, config.seed)
-        people = torch.tensor(self.people[places], device=self.device)
+        people = torch.tensor(own_part(self.people[places])).to(self.device, non_blocking=True)
         with self.autocast():
             features = self.network.train()(crops.contiguous(memory_format=self.memory_format))
         loss = arcface_loss(features, self.centres.weight, people, config.margin, config.scale)

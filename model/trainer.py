@@ -1,13 +1,15 @@
 """The training loop that every stage of the network shares: batches, steps, log, validation, checkpoints.
 
-A stage is a `Task`; its `step` may use any number of networks and optimisers. A run's folder holds
-``config.json``, ``log.jsonl``, ``curves.png``, ``checkpoint.pt`` and, from a task that draws them, ``samples``.
+A stage is a `Task`; its `step` may use any number of networks and optimisers. Under torchrun each process is given its
+part of every batch, and the first one alone validates and writes. A run's folder holds ``config.json``,
+``log.jsonl``, ``curves.png``, ``checkpoint.pt`` and, from a task that draws them, ``samples``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +22,7 @@ from torch import nn
 from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
 from model.data import FaceDataset, split_identities, training_loader, validation_batches
+from model.distributed import average, check_batch_size, is_first, synchronise_
 
 LOG_NAME = "log.jsonl"
 
@@ -87,7 +90,7 @@ class Task(ABC):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and self.on_gpu)
 
     def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
-        """Return the raw batches of steps `start` to `stop`; a batch depends on the seed and its step only."""
+        """Return this process's part of the raw batches of steps `start` to `stop`, which depend on the seed alone."""
         return training_loader(
             self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
             pin_memory=self.on_gpu,
@@ -136,7 +139,7 @@ def run_training(
         Go on from the checkpoint in `run_dir`. On a CPU the result is bit for bit that of a run that was
         never stopped.
     on_log : Callable[[dict], None] | None
-        Given each record as it is added to the log.
+        Given each record as it is added to the log, in the first process.
 
     Returns
     -------
@@ -146,17 +149,21 @@ def run_training(
         data, FloatingPointError if a loss is not finite.
     """
     run_dir = Path(run_dir)
+    check_batch_size(config.batch_size)
     start = _resume(task, run_dir, config) if resume else _start(task, run_dir, config)
+    synchronise_(task.networks.values(), task.optimisers.values())
     checkpoint, totals, since = run_dir / CHECKPOINT_NAME, {}, start
     clock = drawn = time.perf_counter()
-    with open(run_dir / LOG_NAME, "a", buffering=1, encoding="utf-8") as log:
+    with open(run_dir / LOG_NAME if is_first() else os.devnull, "a", buffering=1, encoding="utf-8") as log:
 
         def record(entry: dict):
             log.write(json.dumps(entry) + "\n")
-            if on_log:
+            if on_log and is_first():
                 on_log(entry)
 
         def validate(done: int):
+            if not is_first():
+                return
             metrics = task.validate()
             if metrics:
                 record({"step": done, "validation": metrics})
@@ -183,7 +190,7 @@ def run_training(
             paused = time.perf_counter()
             if last or done % config.validate_every == 0:
                 validate(done)
-            if saving:
+            if saving and is_first():
                 save_checkpoint(
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
                 )
@@ -198,15 +205,17 @@ def _start(task: Task, run_dir: Path, config: RunConfig) -> int:
     """Make the folder of a new run and say in it what is run."""
     if (run_dir / CHECKPOINT_NAME).exists():
         raise FileExistsError(f"{run_dir} already holds a run; resume it, or choose another folder")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    _describe(task, run_dir, config)
-    (run_dir / LOG_NAME).write_text("", encoding="utf-8")
+    if is_first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _describe(task, run_dir, config, [])
     return 0
 
 
-def _describe(task: Task, run_dir: Path, config: RunConfig):
+def _describe(task: Task, run_dir: Path, config: RunConfig, records: Sequence[dict]):
+    """Write what is run, and the records of it that there are."""
     described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
     (run_dir / "config.json").write_text(json_text(described), encoding="utf-8")
+    (run_dir / LOG_NAME).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
@@ -224,10 +233,8 @@ def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
     if state["step"] > config.steps:
         raise ValueError(f"{run_dir} has {state['step']} steps done, more than the {config.steps} wanted")
     step = restore(state, task.networks, task.optimisers)
-    _describe(task, run_dir, config)  # it may be longer now
-    log = run_dir / LOG_NAME
-    kept = [entry for entry in read_log(run_dir) if entry["step"] <= step]
-    log.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    if is_first():  # the config may be longer now
+        _describe(task, run_dir, config, [entry for entry in read_log(run_dir) if entry["step"] <= step])
     return step
 
 
@@ -244,8 +251,9 @@ def _plain(metadata: dict) -> dict:
 
 
 def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dict[str, float]:
-    """The mean losses since the last log line; a loss that is not finite ends the run."""
-    losses = {key: float(value) / count for key, value in totals.items()}
+    """The mean losses since the last log line, over all processes; a loss that is not finite ends the run."""
+    means = average(torch.stack(list(totals.values()))).tolist()  # the one wait for the device
+    losses = {key: mean / count for key, mean in zip(totals, means)}
     for key, value in losses.items():
         if not math.isfinite(value):
             raise FloatingPointError(
