@@ -14,6 +14,7 @@ Points are what `bfm.pose` gives, x right and y down in pixels with centres at w
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -25,23 +26,26 @@ _FLAT = 1e-100  # square pixels; below, products underflow
 _LAST = torch.iinfo(torch.int32).max
 _EMPTY = torch.iinfo(torch.int64).min + _LAST + 1  # of no triangle: -1
 _DEPTH_BITS = 30
-_ON_CPU, _ON_GPU = 1 << 18, 1 << 22
+_ON_CPU, _ON_GPU = 1 << 16, 1 << 22
 
 
 class Covered(NamedTuple):
-    """The pixels that show a triangle.
+    """The N pixels that show a triangle.
 
     Attributes
     ----------
-    place : tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-        (N,) image, row and column of each.
+    pixels : torch.Tensor
+        (N,) their places in the flattened (B, H, W) images, ascending.
+    images : torch.Tensor
+        (N,) the image of each.
     corners : torch.Tensor
-        (N, 3) int64 vertex indices.
+        (3, N) int64 vertex indices.
     shape : torch.Size
         B, H, W.
     """
 
-    place: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    pixels: torch.Tensor
+    images: torch.Tensor
     corners: torch.Tensor
     shape: torch.Size
 
@@ -123,12 +127,14 @@ def nearest_triangles(points: torch.Tensor, triangles: torch.Tensor, height: int
 
 def covered_pixels(triangle_ids: torch.Tensor, triangles: torch.Tensor) -> Covered:
     """Return the pixels of (B, H, W) triangle indices that are not -1; `triangles` is (F, 3)."""
-    place = (triangle_ids >= 0).nonzero(as_tuple=True)
-    return Covered(place, triangles.long().index_select(0, triangle_ids[place]), triangle_ids.shape)
+    shape, triangle_ids = triangle_ids.shape, triangle_ids.flatten()
+    pixels = (triangle_ids >= 0).nonzero().squeeze(1)
+    corners = triangles.long().T.contiguous().index_select(1, triangle_ids.index_select(0, pixels))
+    return Covered(pixels, pixels.div(shape[1] * shape[2], rounding_mode="floor"), corners, shape)
 
 
-def weights_at(points: torch.Tensor, covered: Covered) -> torch.Tensor:
-    """Return where in its triangle each covered pixel's centre lies, with gradient to the points.
+def weights_at(points: torch.Tensor, covered: Covered) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where in its triangle each covered pixel's centre lies, with gradient to the points, and the side it sees.
 
     Parameters
     ----------
@@ -139,53 +145,42 @@ def weights_at(points: torch.Tensor, covered: Covered) -> torch.Tensor:
 
     Returns
     -------
-    torch.Tensor
-        (N, 3) weights with sum 1 in the dtype of `points`, computed in float64; below 0 by no more than rounding.
+    tuple[torch.Tensor, torch.Tensor]
+        (3, N) weights of the corners with sum 1 in the dtype of `points`, computed in float64, below 0 by no more
+        than rounding; and (N,) bool: whether the pixel shows the triangle's front, from where its corners run
+        counter-clockwise (clockwise in pixels, where y is down).
     """
-    image, row, column = covered.place
-    x, y, _, w = _corners(points, covered.corners, image)
-    area = _minors(x - column * w, y - row * w)
-    return (area / area.sum(0)).T.to(points.dtype)
+    height, width = covered.shape[1:]
+    column, row = covered.pixels % width, covered.pixels.div(width, rounding_mode="floor") % height
+    x, y, _, *w = at_corners(points, covered).double().unbind(2)
+    if w:
+        area = _minors(x - column * w[0], y - row * w[0])
+        volume = (area.detach() * w[0].detach()).sum(0)  # of the triangle and the camera
+        return (area / area.sum(0)).to(points.dtype), volume < 0
+    area = _minors(x - column, y - row)
+    whole = area.sum(0)
+    return (area / whole).to(points.dtype), whole < 0
 
 
-def front_side(points: torch.Tensor, triangles: torch.Tensor, triangle_ids: torch.Tensor) -> torch.Tensor:
-    """Return the triangle indices, -1 where a triangle shows its back: the inner side of an open mesh.
-
-    Parameters
-    ----------
-    points : torch.Tensor
-        (B, V, 3), or (B, V, 4) homogeneous.
-    triangles : torch.Tensor
-        (F, 3) integer vertex indices, counter-clockwise seen from the front (clockwise in pixels, where y is down).
-    triangle_ids : torch.Tensor
-        (B, H, W) triangle indices, -1 where there is none, as `nearest_triangles` gives for these points.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, H, W) int64.
-    """
-    place, corners, _ = covered_pixels(triangle_ids, triangles)
-    image, row, column = place
-    x, y, _, w = _corners(points, corners, image)
-    volume = (_minors(x - column * w, y - row * w) * w).sum(0)  # of the triangle and the camera; its area without w
-    return triangle_ids.index_put(place, triangle_ids[place].where(volume < 0, -1))
+def at_corners(values: torch.Tensor, covered: Covered) -> torch.Tensor:
+    """Return (3, N, C) attributes at the corners of what covered pixels show: of (B, V, C) ones, or (V, C)."""
+    corners = covered.corners
+    if values.ndim == 3:
+        corners = corners + covered.images * values.shape[1]
+        values = values.flatten(0, 1)
+    # index_select: its backward pass adds without sorting
+    return values.index_select(0, corners.flatten()).unflatten(0, (3, -1))
 
 
 def values_at(values: torch.Tensor, covered: Covered, weights: torch.Tensor) -> torch.Tensor:
-    """Return (N, C) attributes at the covered pixels: (B, V, C) ones, or (V, C), mixed by (N, 3) `weights`."""
-    corners = covered.corners
-    if values.ndim == 3:
-        corners = corners + covered.place[0][:, None] * values.shape[1]
-        values = values.flatten(0, 1)
-    # index_select: its backward pass adds without sorting
-    at_corners = values.index_select(0, corners.flatten()).unflatten(0, (-1, 3))
-    return (weights[..., None] * at_corners).sum(1)
+    """Return (N, C) attributes at the covered pixels: (B, V, C) ones, or (V, C), mixed by (3, N) `weights`."""
+    return (weights[..., None] * at_corners(values, covered)).sum(0)
 
 
 def to_images(values: torch.Tensor, covered: Covered) -> torch.Tensor:
     """Return (B, H, W, C) images of (N, C) values at the covered pixels, 0 elsewhere."""
-    return values.new_zeros((*covered.shape, values.shape[1])).index_put(covered.place, values)
+    images = values.new_zeros((math.prod(covered.shape), values.shape[1]))
+    return images.index_copy(0, covered.pixels, values).unflatten(0, covered.shape)
 
 
 def barycentric_weights(points: torch.Tensor, triangles: torch.Tensor, triangle_ids: torch.Tensor) -> torch.Tensor:
@@ -206,7 +201,7 @@ def barycentric_weights(points: torch.Tensor, triangles: torch.Tensor, triangle_
         (B, H, W, 3) weights with sum 1, with gradient to the points; 0 where there is no triangle.
     """
     covered = covered_pixels(triangle_ids, triangles)
-    return to_images(weights_at(points, covered), covered)
+    return to_images(weights_at(points, covered)[0].T, covered)
 
 
 def interpolate(
@@ -232,7 +227,8 @@ def interpolate(
         (B, H, W, C); 0 where there is no triangle.
     """
     covered = covered_pixels(triangle_ids, triangles)
-    return to_images(values_at(values, covered, barycentric[covered.place]), covered)
+    weights = barycentric.flatten(0, 2).index_select(0, covered.pixels).T
+    return to_images(values_at(values, covered, weights), covered)
 
 
 def _nearest(points, triangles, height, width):
@@ -349,13 +345,6 @@ def _draw_across_(best, points, beside, triangles, height, width):
         key = (level << 32) | (_LAST - triangle)[:, None, None]
         key = key.where((weights >= 0).all(0) & has_area[:, None, None], _EMPTY).flatten(1)
         best.scatter_reduce_(0, image[:, None].expand_as(key), key, "amax")
-
-
-def _corners(points, corners, image):
-    """x, y, depth and w, (3, N) float64, of (N, 3) `corners` in (N,) images; w is 1 where the points have none."""
-    at = (corners + image[:, None] * points.shape[1]).T.flatten()
-    x, y, depth, *w = points.flatten(0, 1).index_select(0, at).double().T.unflatten(1, (3, -1))
-    return x, y, depth, w[0] if w else torch.ones_like(x)
 
 
 def _minors(x, y):

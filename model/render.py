@@ -22,8 +22,8 @@ from asmgen.maps import AttributeMaps
 from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, project_homogeneous, rotation_matrix
-from model.geometry import full_precision
-from model.rasterize import covered_pixels, front_side, nearest_triangles, to_images, values_at, weights_at
+from model.layers import full_precision
+from model.rasterize import covered_pixels, nearest_triangles, to_images, values_at, weights_at
 
 
 class Rendered(NamedTuple):
@@ -74,6 +74,7 @@ class FaceRenderer(nn.Module):
             "triangles": model.triangles, "landmarks": model.landmarks, "vertex_texels": maps.vertex_texels.T,
         }.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+        self.register_buffer("around", corners_by_vertex(self.triangles, len(model.mean_shape)), persistent=False)
         for name, values in {"vertex_weights": maps.vertex_weights.T, "centre": maps.centre}.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
@@ -161,20 +162,21 @@ class FaceRenderer(nn.Module):
         with full_precision(vertices):
             points = project_homogeneous(vertices, pose, position, self.camera_distance)
             triangle_ids = nearest_triangles(points.detach(), self.triangles, size, size)
-            triangle_ids = front_side(points.detach(), self.triangles, triangle_ids)
             covered = covered_pixels(triangle_ids, self.triangles)
-            turned_normals = vertex_normals(vertices, self.triangles) @ rotation_matrix(pose).mT
+            weights, front = weights_at(points, covered)
+            turned_normals = vertex_normals(vertices, self.triangles, self.around) @ rotation_matrix(pose).mT
             depth = points[..., 2:3] / position[:, None, 2:3]
             at_pixels = values_at(
-                torch.cat([albedo, turned_normals, depth], 2), covered, weights_at(points, covered)
-            )  # (N, 7)
+                torch.cat([albedo, turned_normals, depth], 2), covered, weights.where(front, 0)
+            )  # (N, 7), 0 where a pixel shows the inner side
             albedo_there, normals, depth = at_pixels.split((3, 3, 1), 1)
             normals = F.normalize(normals, dim=1)
-            shading = (sh_basis(normals) * light.index_select(0, covered.place[0])).sum(1, keepdim=True)
+            shading = (sh_basis(normals) * light.index_select(0, covered.images)).sum(1, keepdim=True)
             pictures = to_images(torch.cat([albedo_there * shading, albedo_there, normals, depth], 1), covered)
             image, albedo, normals, depth = pictures.permute(0, 3, 1, 2).split((3, 3, 3, 1), 1)
+            mask = to_images(front[:, None], covered).permute(0, 3, 1, 2)
             landmarks = self.project_landmarks(vertices, pose, position)
-            return Rendered(image, triangle_ids[:, None] >= 0, albedo, normals, depth, landmarks)
+            return Rendered(image, mask, albedo, normals, depth, landmarks)
 
     def project_landmarks(self, vertices: torch.Tensor, pose: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Return the (B, 68, 2) landmarks, pixels, of (B, V, 3) vertices under (B, 3) poses and positions."""
@@ -182,7 +184,9 @@ class FaceRenderer(nn.Module):
             return project(vertices[:, self.landmarks], pose, position, self.camera_distance)[..., :2]
 
 
-def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+def vertex_normals(
+    vertices: torch.Tensor, triangles: torch.Tensor, around: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the normal of each vertex: the mean of its triangles' normals, weighted by area.
 
     The batched twin of `bfm.render.vertex_normals`.
@@ -193,15 +197,62 @@ def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Ten
         (B, V, 3) in right-handed axes.
     triangles : torch.Tensor
         (F, 3) int64, ``cross(b - a, c - a)`` outward.
+    around : torch.Tensor | None
+        What `corners_by_vertex` gives for these triangles, if they have been sorted before.
 
     Returns
     -------
     torch.Tensor
         (B, V, 3) unit normals; zero where a vertex has no triangle with area.
     """
-    corners = triangles.T.flatten()
-    rows = vertices.transpose(0, 1)  # (V, B, 3): whole rows are read and added
-    a, b, c = rows.index_select(0, corners).unflatten(0, (3, -1)).unbind(0)
+    around = corners_by_vertex(triangles, vertices.shape[1]) if around is None else around
+    rows = vertices.transpose(0, 1).flatten(1)  # (V, B * 3): whole rows are read and added
+    a, b, c = _ToCorners.apply(rows, triangles.T, around).unflatten(1, (-1, 3)).unflatten(0, (3, -1)).unbind(0)
     faces = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(rows).index_add(0, corners, faces.repeat(3, 1, 1))
+    total = _ToVertices.apply(faces.flatten(1), triangles.T, around).unflatten(1, (-1, 3))
     return F.normalize(total, dim=2).transpose(0, 1)
+
+
+def corners_by_vertex(triangles: torch.Tensor, vertex_count: int) -> torch.Tensor:
+    """Return (V + 3 F,) int64: where each vertex starts in the second part, the flattened (3, F) corners sorted."""
+    corners = triangles.T.flatten()
+    starts = torch.bincount(corners, minlength=vertex_count).cumsum(0).roll(1)
+    starts[0] = 0
+    return torch.cat([starts, corners.argsort(stable=True)])
+
+
+class _ToCorners(torch.autograd.Function):
+    """(V, C) rows of the vertices to (3 F, C) rows of the corners; the gradients are added in one order, always."""
+
+    @staticmethod
+    def forward(context, rows, corners, around):
+        """Read."""
+        context.around, context.count = around, len(rows)
+        return rows.index_select(0, corners.flatten())
+
+    @staticmethod
+    def backward(context, gradient):
+        """Add."""
+        return _sums(gradient, context.around, context.count), None, None
+
+
+class _ToVertices(torch.autograd.Function):
+    """(F, C) rows of the triangles to (V, C) sums over the triangles at each vertex, added in one order, always."""
+
+    @staticmethod
+    def forward(context, rows, corners, around):
+        """Add."""
+        context.corners = corners
+        count = len(around) - corners.numel()
+        return F.embedding_bag(around[count:] % len(rows), rows, around[:count], mode="sum")
+
+    @staticmethod
+    def backward(context, gradient):
+        """Read."""
+        a, b, c = (gradient.index_select(0, corner) for corner in context.corners)
+        return a + b + c, None, None
+
+
+def _sums(rows, around, count):
+    """(V, C) sums of (3 F, C) rows of the corners over the corners at each vertex."""
+    return F.embedding_bag(around[count:], rows, around[:count], mode="sum")
