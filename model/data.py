@@ -237,7 +237,8 @@ def batch_indices(step: int, count: int, batch_size: int, seed: int) -> list[int
         (batch_size,) indices below `count`.
     """
     epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
-    return [index for epoch in np.unique(epochs) for index in _permutation(epoch, count, seed)[places[epochs == epoch]]]
+    drawn = [_permutation(int(epoch), count, seed)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(drawn).tolist()
 
 
 @lru_cache(maxsize=2)
