@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from asmgen.asmd import CONVENTIONS
 from asmgen.crop import crop_image, square_transform
-from asmgen.images import encode_image, read_photo
+from asmgen.images import BATCH_PIXELS, encode_image, read_photo
 from asmgen.locate import FaceLocator
 from asmgen.pipeline import BuildSummary, fill_shards, photo_settings, select
 from asmgen.rejection import SampleError, rejecting
@@ -57,24 +57,34 @@ class FaceCropper:
     def __init__(self, locator: FaceLocator, size: int):
         self._locator, self._size = locator, size
 
-    def place(self, entry: SampleEntry) -> CroppedFace:
-        """Read a photo and cut its face out.
+    def place_batch(self, entries: Sequence[SampleEntry]) -> list[CroppedFace | SampleError]:
+        """Read photos and cut their faces out.
 
         Parameters
         ----------
-        entry : SampleEntry
+        entries : Sequence[SampleEntry]
             From `asmgen.w300lp.find_samples`.
 
         Returns
         -------
-        CroppedFace
-            The same for the same files, bit for bit.
-
-        Raises
-        ------
-        SampleError
-            If the photo cannot be read, no face can be placed in it, or the place lies outside.
+        list[CroppedFace | SampleError]
+            One an entry, in order: the face, or why the photo gives no sample: it cannot be read, no face can be placed
+            in it, or the place lies outside. There are fewer if photos are too large to be held together
+            (`asmgen.images.BATCH_PIXELS`), at least one. The same for the same files, bit for bit.
         """
+        placed, pixels = [], 0
+        for entry in entries:
+            try:
+                placed.append(self._place(entry))
+                pixels += placed[-1].photo[..., 0].size
+            except SampleError as error:
+                placed.append(error)
+            if pixels > BATCH_PIXELS:
+                break
+        return placed
+
+    def _place(self, entry: SampleEntry) -> CroppedFace:
+        """Read a photo and cut its face out."""
         photo = read_photo(entry.image_path)
         try:
             placement = self._locator.place(entry.image_path, photo)
@@ -152,12 +162,12 @@ def build_faces(
     BuildSummary
         Of all shards, also those that were there before. `FaceLocator` and `fill_shards` say what may go wrong.
     """
-    root = Path(root)
+    root = Path(root).absolute()  # workers may be elsewhere
     entries = select(find_samples(root), count, seed)
     if landmarks is None and boxes is None:
         known = (root / name for name in (*CELEBA_LISTS, LANDMARK_FOLDER))
         landmarks = next((path for path in known if path.exists()), None)
-    locator = FaceLocator(landmarks, boxes, detect)
+    locator = FaceLocator(*(path and Path(path).absolute() for path in (landmarks, boxes)), detect)
     entries = [
         replace(entry, parameters_path=None, landmarks_path=locator.beside(entry.image_path)) for entry in entries
     ]

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asmgen.asmd import ENCODINGS, face_box
+from asmgen.clusters import WorkersLost
 from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
 from asmgen.shard_job import Job, Placer, ShardPlan, fill_slice
@@ -145,7 +146,7 @@ class PhotoPass:
     ):
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding must be one of {ENCODINGS}, got {encoding!r}")
-        self.entries = select(find_samples(Path(root)), count, seed)
+        self.entries = select(find_samples(Path(root).absolute()), count, seed)  # workers may be elsewhere
         self.face = face = model.face_only()
         self.chart = make_chart(face, chart, size)
         self.settings = {
@@ -218,8 +219,8 @@ def fill_shards(
     ------
     ValueError
         If `jobs` or `shard_size` is below 1, two sets share a folder, or a folder holds a build with other settings;
-        nothing is changed then. FileExistsError if one holds shards of unknown settings; RuntimeError if a worker
-        process dies.
+        nothing is changed then. FileExistsError if one holds shards of unknown settings; `WorkersLost` if a worker
+        process of this machine dies, or a slice of the photos ends every worker of a cluster that takes it.
     """
     started = time.perf_counter()
     for name, number in (("shard_size", shard_size), ("jobs", jobs)):
@@ -229,7 +230,7 @@ def fill_shards(
     slices = [entries[start:start + shard_size] for start in range(0, len(entries), shard_size)]
     tasks = []
     for index, part in enumerate(slices):
-        paths = [shard_path(plan.out_dir, index, len(slices)) for plan in plans]
+        paths = [shard_path(plan.out_dir.absolute(), index, len(slices)) for plan in plans]
         missing = [
             None if shard_matches(path, plan.settings | plan.attributes) else path
             for plan, path in zip(plans, paths)
@@ -239,17 +240,30 @@ def fill_shards(
     photos = sum(len(part) for part, _ in tasks)
     kept = len(entries) - photos
     with (
-        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=plans[0].out_dir) as scratch,
+        # a network file system keeps what a worker still has open; the next run removes it
+        tempfile.TemporaryDirectory(
+            prefix=_SCRATCH, dir=plans[0].out_dir.absolute(), ignore_cleanup_errors=True
+        ) as scratch,
         progress(total=len(entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
     ):
         if tasks:
             job = share(Job(placer, constants, plans), Path(scratch, "job"))
             ticks = Path(scratch, "ticks")
             ticks.touch()
-            run_tasks(
-                fill_slice, [(job, ticks, part, paths) for part, paths in tasks], jobs,
-                watch=lambda: bar.update(kept + ticks.stat().st_size - bar.n),
-            )
+            try:
+                run_tasks(
+                    fill_slice, [(job, ticks, part, paths) for part, paths in tasks], jobs,
+                    # a slice that is done again, after its worker died, ticks again
+                    watch=lambda: bar.update(kept + min(photos, ticks.stat().st_size) - bar.n),
+                )
+            except WorkersLost as error:
+                if not error.tasks:
+                    raise
+                parts = [tasks[number][0] for number in error.tasks]
+                named = ", ".join(f"{part[0].source} to {part[-1].source}" for part in parts)
+                raise WorkersLost(f"the photos {named}: {error}; the other shards are written") from error
+    for plan in plans:  # of workers that died
+        _remove_partial(plan.out_dir)
     seconds = time.perf_counter() - started
     return [
         _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
@@ -285,14 +299,19 @@ def _claim(plans: Sequence[ShardPlan]) -> None:
     for plan in plans:
         plan.out_dir.mkdir(parents=True, exist_ok=True)
         for left in plan.out_dir.glob(f"{_SCRATCH}*"):  # of a run that was killed
-            shutil.rmtree(left)
-        for left in plan.out_dir.glob("*.partial"):
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True)
+        _remove_partial(plan.out_dir)
         path = plan.out_dir / SETTINGS_FILE
         if not path.exists():
             partial = path.with_name(path.name + ".partial")
             partial.write_text(json.dumps(plan.settings, indent=2) + "\n")
             os.replace(partial, path)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove files that were being written when their writer died."""
+    for left in folder.glob("*.partial"):
+        left.unlink(missing_ok=True)
 
 
 def _check_settings(out_dir: Path, settings: dict) -> None:

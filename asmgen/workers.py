@@ -14,14 +14,16 @@ from pathlib import Path
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
+from asmgen.clusters import WATCH_EVERY, WorkersLost, on_cluster, run_on_cluster
+
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM",
 )
-_WATCH_EVERY, _IDLE = 0.2, 10  # seconds
+_IDLE = 10  # seconds
 
 
 def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Callable[[], None] = lambda: None) -> list:
-    """Call a function for each task, in worker processes also where one would do.
+    """Call a function for each task, in worker processes also where one would do; within `cluster`, in its workers.
 
     Parameters
     ----------
@@ -30,9 +32,9 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
     tasks : Sequence[tuple]
         Arguments, small ones; large arrays go through `share`.
     jobs : int
-        Workers at most. If this process is interrupted or a task fails, they are stopped.
+        Workers at most; a cluster has its own. If this process is interrupted or a task fails, they are stopped.
     watch : Callable[[], None]
-        Called here several times a second, and after the last task.
+        Called in this process several times a second, and after the last task.
 
     Returns
     -------
@@ -41,11 +43,13 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
 
     Raises
     ------
-    RuntimeError
+    WorkersLost
         If a worker dies. What a task raises is raised here.
     """
     if not tasks:
         return []
+    if on_cluster():
+        return run_on_cluster(function, tasks, watch)
     workers = min(jobs, len(tasks))
     pool, left, running, results = _pool(workers), iter(range(len(tasks))), {}, {}
     watched = time.monotonic()
@@ -54,8 +58,8 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
             # no more than the pool's own queue takes: stopped with others waiting, its thread ends in a traceback
             for number in islice(left, 2 * workers - len(running)):
                 running[pool.submit(function, *tasks[number])] = number
-            done, _ = wait(running, _WATCH_EVERY, FIRST_COMPLETED)
-            if time.monotonic() - watched >= _WATCH_EVERY:
+            done, _ = wait(running, WATCH_EVERY, FIRST_COMPLETED)
+            if time.monotonic() - watched >= WATCH_EVERY:
                 watch()
                 watched = time.monotonic()
             for future in done:
@@ -64,7 +68,7 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
         watch()
         return [results[number] for number in range(len(tasks))]
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise WorkersLost(
             "a worker process died, perhaps for lack of memory; run again with fewer jobs, what is written is kept"
         ) from error
     finally:
@@ -86,7 +90,7 @@ def _end_with(parent: int) -> None:
     """End this worker soon after its parent, also one that was killed: a rerun must not meet it at the same files."""
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_WATCH_EVERY)
+            time.sleep(WATCH_EVERY)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,7 +1,8 @@
 """`dualface build`: photos to training shards."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -31,7 +32,13 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
                      help="Take this many photos, drawn by the seed.  [default: all]"),
         click.option("--shard-size", type=click.IntRange(min=1), default=shard_size, show_default=True,
                      help="Photos a shard."),
-        click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."),
+        click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+                     help="Worker processes; dask and ray use all workers they have."),
+        click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
+                     help="Where workers are: on this machine (loky), or those of a Dask or Ray cluster, on machines "
+                          "that see ROOT and OUT under the same full path; needs pip install 'dualface[dask]'."),
+        click.option("--scheduler", metavar="ADDRESS",
+                     help="Of the cluster, as tcp://host:8786.  [default: DASK_SCHEDULER_ADDRESS or RAY_ADDRESS]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),
     )
 
@@ -41,6 +48,15 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
         return command
 
     return decorate
+
+
+@contextmanager
+def _workers(options: dict) -> Iterator[None]:
+    """Do what follows where --backend and --scheduler, which are taken from the options, say."""
+    from asmgen.clusters import WorkersLost, cluster
+
+    with one_sentence(WorkersLost), cluster(options.pop("backend"), options.pop("scheduler")):
+        yield
 
 
 _THRESHOLDS = {
@@ -107,11 +123,13 @@ def asmd(root: Path, out_dir: Path, face_model: str, **options):
 
     \b
     Example: dualface build asmd 300W_LP shards --face-model bfm.h5 --jobs 8
+    On a cluster: dask scheduler; on each machine dask worker tcp://host:8786 --nthreads 1 --nworkers -1; then
+      dualface build asmd /data/300W_LP /data/shards --backend dask --scheduler tcp://host:8786
     """
     from asmgen.build import build_asmd
     from bfm.model_file import load_model
 
-    with one_sentence():
+    with _workers(options):
         summary = build_asmd(root, out_dir, load_model(face_model), **options)
     click.echo(summary)
 
@@ -135,7 +153,7 @@ def ftd(root: Path, out_dir: Path, face_model: str, **options):
     from texgen.build import build_ftd
     from texgen.thresholds import Selection
 
-    with one_sentence():
+    with _workers(options):
         selection = Selection(**{name: options.pop(name) for name in _THRESHOLDS})
         summary = build_ftd(root, out_dir, load_model(face_model), selection=selection, **options)
     click.echo(summary)
@@ -166,6 +184,6 @@ def faces(root: Path, out_dir: Path, **options):
     """
     from asmgen.face_crops import build_faces
 
-    with one_sentence():
+    with _workers(options):
         summary = build_faces(root, out_dir, **options)
     click.echo(summary)
