@@ -16,6 +16,9 @@ from asmgen.rejection import SampleError
 
 QUALITY = 95
 
+BATCH_PIXELS = 50_000_000
+"""Photos of more pixels than this together are not held at once, but make a smaller batch."""
+
 _START, _SCAN = b"\xff\xd8", 0xDA
 _PLAIN = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xED, 0xFE}
 """Segments that say nothing of how the pixels are to be turned or coloured: frame, tables, JFIF, profile, comment."""

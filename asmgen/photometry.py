@@ -3,10 +3,13 @@
 A sample is one triangle of the model: its centre is where the photo and the albedo are taken, its plane gives
 the normal. A photo costs a few thousand vertices, never the whole mesh.
 
-Dimension key: S samples, K modes of a basis, H/W pixels of the photo.
+Dimension key: B photos, S samples, K modes of a basis, H/W pixels of the photo.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,16 +29,47 @@ FACING = 0.15
 """Least cosine between normal and view of a sample that is used."""
 OCCLUSION_CELL, OCCLUSION_DEPTH = 6.0, 12.0
 """mm: a sample is hidden if another in its cell of the view is nearer by this depth."""
+_CELLS = 64
+"""Of the view along each axis, nearly 400 mm; what lies further off counts to the last."""
 BROW_MARGIN, INNER = 8.0, 0.9
 """mm above the brows, and share of the jaw's half width: beyond, photos show hair as often as skin."""
 BLACK, SATURATED = 4 / 255, 250 / 255
 """Brightest channel of a sample that tells something; what 300W-LP pads photos with is black."""
 
 
+class Look(NamedTuple):
+    """What photos show of the samples of a face.
+
+    Attributes
+    ----------
+    colours : np.ndarray
+        (B, S, 3) float32 RGB in [0, 1].
+    normals : np.ndarray
+        (B, S, 3) float32 unit normals in camera axes.
+    seen : np.ndarray
+        (B, S) whether the sample is in sight, neither black nor saturated. The rest of the others means nothing.
+    """
+
+    colours: np.ndarray
+    normals: np.ndarray
+    seen: np.ndarray
+
+    def check(self, row: int) -> None:
+        """Raise ValueError if a photo shows fewer than `MIN_VISIBLE` samples."""
+        count = self.seen[row].sum()
+        if count < MIN_VISIBLE:
+            raise ValueError(
+                f"at least {MIN_VISIBLE} surface samples must be in sight, neither black nor saturated, "
+                f"got {count}; the face is mostly outside the photo, or badly exposed"
+            )
+
+    def take(self, rows: Sequence[int]) -> Look:
+        """Return some of the photos."""
+        return Look(*(array[rows] for array in self))
+
+
 class Photometry:
     """The samples of a face model's surface; made once, used for every photo.
-
-    Its methods raise ValueError for a photo that shows fewer than `MIN_VISIBLE` of them.
 
     Parameters
     ----------
@@ -53,17 +87,84 @@ class Photometry:
         covered = np.cumsum(area)
         chosen = np.unique(np.searchsorted(covered, (np.arange(samples) + 0.5) / samples * covered[-1]))
         triangles = model.triangles[chosen]
-        self._mean = model.mean_shape[triangles].reshape(-1)
-        self._id_basis = model.id_basis[:, triangles].reshape(len(model.id_basis), -1)
-        self._exp_basis = model.exp_basis[:, triangles].reshape(len(model.exp_basis), -1)
+        self._mean = _centres_and_edges(model.mean_shape[None, triangles])
+        self._basis = np.concatenate([
+            _centres_and_edges(basis[:, triangles]) for basis in (model.id_basis, model.exp_basis)
+        ]).reshape(-1, self._mean.size)
         self._mean_albedo = model.mean_albedo[triangles].mean(axis=1)
         self._albedo_basis = model.albedo_basis[:, triangles].mean(axis=2)
+
+    def look(
+        self, images: Sequence[np.ndarray], id_coeffs: np.ndarray, exp_coeffs: np.ndarray, pose: np.ndarray,
+        position: np.ndarray,
+    ) -> Look:
+        """Find the samples in sight in a batch of photos.
+
+        Parameters
+        ----------
+        images : Sequence[np.ndarray]
+            B photos of (H, W, 3) uint8 RGB, of any sizes.
+        id_coeffs : np.ndarray
+            (B, K) float32 standard deviations.
+        exp_coeffs : np.ndarray
+            (B, K) float32 standard deviations.
+        pose : np.ndarray
+            (B, 3) radians.
+        position : np.ndarray
+            (B, 3) t_x, t_y, scale (`bfm.pose`), pixels of the photos.
+
+        Returns
+        -------
+        Look
+            Of every photo, also those that show too little.
+        """
+        pose, position = np.asarray(pose, np.float32), np.asarray(position, np.float32)
+        coeffs = np.concatenate([id_coeffs, exp_coeffs], axis=1)
+        places = (coeffs @ self._basis).reshape(len(coeffs), *self._mean.shape[1:]) + self._mean
+        centres, *edges = np.moveaxis(places, 1, 0)
+        placed = project(centres, pose, position)
+        normals = np.cross(*edges) @ rotation_matrix(pose).swapaxes(-1, -2)
+        normals /= np.sqrt(np.einsum("...c,...c->...", normals, normals))[..., None] + np.float32(1e-12)
+        size = np.array([image.shape[1::-1] for image in images])[:, None]
+        pixels = np.rint(placed[..., :2])
+        inside = (pixels >= 0) & (pixels < size)
+        seen = inside[..., 0] & inside[..., 1] & (normals[..., 2] > FACING)
+        seen &= ~_hidden(placed / position[:, None, 2:])
+        column, row = np.moveaxis(np.where(seen[..., None], pixels, 0).astype(np.int64), -1, 0)
+        colours = np.stack([
+            image.reshape(-1, 3).take(index, axis=0)
+            for image, index in zip(images, row * size[..., 0] + column)
+        ])
+        brightest = np.maximum(np.maximum(colours[..., 0], colours[..., 1]), colours[..., 2])
+        seen &= (brightest > 255 * BLACK) & (brightest < 255 * SATURATED)
+        return Look(colours * np.float32(1 / 255), normals, seen)
+
+    def light(self, look: Look, albedo_coeffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fit the light of a batch of photos whose faces are known (`bfm.light.fit_light`).
+
+        Parameters
+        ----------
+        look : Look
+            B photos, which show enough (`Look.check`).
+        albedo_coeffs : np.ndarray
+            (B, K) float32 standard deviations; (B, 0) is the mean albedo.
+
+        Returns
+        -------
+        tuple[np.ndarray, np.ndarray]
+            (B, 9) float32 light, and the (B,) RMS difference between photo and albedo * shading over the
+            samples in sight, RGB in [0, 1].
+        """
+        count = albedo_coeffs.shape[1]
+        basis = self._albedo_basis[:count].reshape(count, self._mean_albedo.size)
+        albedo = self._mean_albedo + (albedo_coeffs @ basis).reshape(-1, *self._mean_albedo.shape)
+        return fit_light(albedo, look.colours, look.normals, look.seen)
 
     def fit_light(
         self, image: np.ndarray, id_coeffs: np.ndarray, exp_coeffs: np.ndarray, albedo_coeffs: np.ndarray | None,
         pose: np.ndarray, position: np.ndarray,
     ) -> tuple[np.ndarray, float]:
-        """Fit the light of a photo whose face is known (`bfm.light.fit_light` on the samples in sight).
+        """Fit the light of one photo whose face is known.
 
         Parameters
         ----------
@@ -83,19 +184,17 @@ class Photometry:
         Returns
         -------
         tuple[np.ndarray, float]
-            (9,) float32 light, and the RMS difference between photo and albedo * shading over the
-            samples in sight, RGB in [0, 1].
+            (9,) float32 light and the residual of `light`; ValueError if the photo shows too little (`Look.check`).
         """
-        colours, normals, seen = self._look(image, id_coeffs, exp_coeffs, pose, position)
-        albedo = self._mean_albedo[seen]
-        if albedo_coeffs is not None and len(albedo_coeffs):
-            albedo = albedo + np.tensordot(albedo_coeffs, self._albedo_basis[:, seen], 1)
-        return fit_light(albedo, colours, normals)
+        look = self._look_at(image, id_coeffs, exp_coeffs, pose, position)
+        coeffs = np.zeros(0, np.float32) if albedo_coeffs is None else albedo_coeffs
+        light, residual = self.light(look, coeffs[None])
+        return light[0], float(residual[0])
 
     def fit_albedo_and_light(
         self, image: np.ndarray, id_coeffs: np.ndarray, exp_coeffs: np.ndarray, pose: np.ndarray, position: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Fit albedo and light of a photo whose geometry is known, in turns.
+        """Fit albedo and light of one photo whose geometry is known, in turns.
 
         Parameters
         ----------
@@ -114,9 +213,11 @@ class Photometry:
         -------
         tuple[np.ndarray, np.ndarray, float]
             (K,) float32 albedo coefficients, N(0, 1) a priori ((0,) for a model without texture), and the
-            light and residual of `fit_light`.
+            light and residual of `fit_light`; ValueError if the photo shows too little (`Look.check`).
         """
-        colours, normals, seen = self._look(image, id_coeffs, exp_coeffs, pose, position)
+        look = self._look_at(image, id_coeffs, exp_coeffs, pose, position)
+        seen = np.flatnonzero(look.seen[0])
+        colours, normals = look.colours[0, seen], look.normals[0, seen]
         mean, basis = self._mean_albedo[seen], self._albedo_basis[:, seen]
         coeffs = np.zeros(len(basis), np.float32)
         gained = np.concatenate([basis, mean[None]])
@@ -136,29 +237,19 @@ class Photometry:
             coeffs = (solved[:-1] / solved[-1]).astype(np.float32)
             albedo = mean + np.tensordot(coeffs, basis, 1)
             light, residual = fit_light(albedo, colours, normals)
-        return coeffs, light, residual
+        return coeffs, light, float(residual)
 
-    def _look(self, image, id_coeffs, exp_coeffs, pose, position):
-        """Colours (S, 3) and camera normals (S, 3) of the samples in sight, and which these are."""
-        vertices = (self._mean + id_coeffs @ self._id_basis + exp_coeffs @ self._exp_basis).reshape(-1, 3, 3)
-        placed = project(vertices.mean(axis=1), pose, position)
-        normals = np.cross(vertices[:, 1] - vertices[:, 0], vertices[:, 2] - vertices[:, 0])
-        normals = normals @ rotation_matrix(pose).T
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-        height, width = image.shape[:2]
-        column, row = np.rint(placed[:, 0]), np.rint(placed[:, 1])
-        seen = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (normals[:, 2] > FACING)
-        seen &= ~_hidden(placed / position[2])
-        seen = np.flatnonzero(seen)
-        colours = image[row[seen].astype(int), column[seen].astype(int)].astype(np.float32) / 255
-        brightest = colours.max(axis=1)
-        usable = (brightest > BLACK) & (brightest < SATURATED)
-        if usable.sum() < MIN_VISIBLE:
-            raise ValueError(
-                f"at least {MIN_VISIBLE} surface samples must be in sight, neither black nor saturated, "
-                f"got {usable.sum()}; the face is mostly outside the photo, or badly exposed"
-            )
-        return colours[usable], normals[seen[usable]].astype(np.float32), seen[usable]
+    def _look_at(self, image, id_coeffs, exp_coeffs, pose, position) -> Look:
+        """What one photo shows, which must be enough."""
+        look = self.look([image], *(np.asarray(part)[None] for part in (id_coeffs, exp_coeffs, pose, position)))
+        look.check(0)
+        return look
+
+
+def _centres_and_edges(corners: np.ndarray) -> np.ndarray:
+    """(K, 3, S, 3): centres of (K, S, 3, 3) triangles, and two of their edges."""
+    first, second, third = np.moveaxis(corners, 2, 0)
+    return np.stack([corners.mean(axis=2), second - first, third - first], axis=1)
 
 
 def _seldom_under_hair(model: MorphableModel, places: np.ndarray) -> np.ndarray:
@@ -168,12 +259,10 @@ def _seldom_under_hair(model: MorphableModel, places: np.ndarray) -> np.ndarray:
 
 
 def _hidden(placed: np.ndarray) -> np.ndarray:
-    """(S,) whether another sample of the same cell of the view is clearly nearer; `placed` in mm."""
-    cells = np.floor(placed[:, :2] / OCCLUSION_CELL).astype(np.int64)
-    cells -= cells.min(axis=0)
-    cell = cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1]
-    order = np.lexsort((-placed[:, 2], cell))
-    _, first, inverse = np.unique(cell[order], return_index=True, return_inverse=True)
-    nearest = np.empty(len(placed))
-    nearest[order] = placed[order[first], 2][inverse]
-    return placed[:, 2] < nearest - OCCLUSION_DEPTH
+    """(B, S) whether another sample of the same cell of the view is clearly nearer; `placed` (B, S, 3) in mm."""
+    cells = np.floor(placed[..., :2] / OCCLUSION_CELL).astype(np.int64)
+    cells = np.minimum(cells - cells.min(axis=1, keepdims=True), _CELLS - 1)
+    cell = (np.arange(len(placed))[:, None] * _CELLS + cells[..., 0]) * _CELLS + cells[..., 1]
+    nearest = np.full(len(placed) * _CELLS**2, -np.inf, placed.dtype)
+    np.maximum.at(nearest, cell.ravel(), placed[..., 2].ravel())
+    return placed[..., 2] < nearest[cell] - OCCLUSION_DEPTH

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from asmgen.rejection import SampleError
@@ -16,11 +17,8 @@ from asmgen.shards import ShardWriter
 from asmgen.w300lp import SampleEntry
 from asmgen.workers import shared
 
-BATCH = 32
-"""Photos whose maps are made by one matrix product."""
-
-BATCH_PIXELS = 50_000_000
-"""Photos of more pixels than this together are no longer held, but make a smaller batch."""
+BATCH = 64
+"""Photos that are placed, and whose maps are made, by one matrix product, if memory allows."""
 
 
 class Placed(Protocol):
@@ -31,10 +29,10 @@ class Placed(Protocol):
 
 
 class Placer(Protocol):
-    """Places faces; made once a process."""
+    """Places faces in batches; made once a process."""
 
-    def place(self, entry: SampleEntry) -> Placed:
-        """Read one photo; SampleError if it gives no sample."""
+    def place_batch(self, entries: Sequence[SampleEntry]) -> list[Placed | SampleError]:
+        """Read the first photos, at least one: each one's face, or why it gives no sample."""
 
 
 class SampleMaker(Protocol):
@@ -81,6 +79,7 @@ class Job:
 @lru_cache(maxsize=1)
 def _placer(job: str) -> Placer:
     """Set a worker process up; once, not once a shard."""
+    cv2.setNumThreads(1)  # its own threads heed no variable
     return shared(job).placer()
 
 
@@ -95,16 +94,15 @@ def fill_slice(job: str, ticks_path: Path, entries: list[SampleEntry], paths: li
             (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
             for plan, path in zip(given.plans, paths) if path
         ]
-        faces, pixels = [], 0
-        for number, entry in enumerate(entries, 1):
-            try:
-                faces.append(placer.place(entry))
-                pixels += faces[-1].photo.shape[0] * faces[-1].photo.shape[1]
-            except SampleError as error:
-                for _, writer in outputs:
-                    writer.reject(entry.source, str(error), error.preview)
-            ticks.write(b".")
-            if faces and (number % BATCH == 0 or number == len(entries) or pixels > BATCH_PIXELS):
+        while entries:
+            placed = placer.place_batch(entries[:BATCH])
+            for entry, face in zip(entries, placed):
+                if isinstance(face, SampleError):
+                    for _, writer in outputs:
+                        writer.reject(entry.source, str(face), face.preview)
+            faces = [face for face in placed if not isinstance(face, SampleError)]
+            if faces:
                 for maker, writer in outputs:
                     maker.fill(writer, faces)
-                faces, pixels = [], 0
+            ticks.write(b"." * len(placed))
+            entries = entries[len(placed):]

@@ -229,13 +229,23 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
     Returns
     -------
     FaceSample
-        With parameters if a model was given, else with landmarks only.
-
-    Raises
-    ------
-    SampleError
-        If a file is missing, unreadable or damaged, or if they do not belong together.
+        With parameters if a model was given, else with landmarks only. SampleError is raised if a file is missing,
+        unreadable or damaged, or if they do not belong together.
     """
+    sample = read_unchecked(entry, model)
+    if model is not None:
+        at = model.landmarks
+        shape = (
+            model.mean_shape[at].astype(np.float64)
+            + np.tensordot(sample.id_coeffs, model.id_basis[:, at], 1)
+            + np.tensordot(sample.exp_coeffs, model.exp_basis[:, at], 1)
+        )
+        check_placement(sample, project(shape, sample.pose, sample.position)[:, :2])
+    return sample
+
+
+def read_unchecked(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
+    """Read one photo and its annotation as `read_sample` does, all but the `check_placement`."""
     image = read_photo(entry.image_path)
     height, width = image.shape[:2]
     parameters = _read_mat(entry.parameters_path, _PARAMETER_KEYS) if entry.parameters_path else {}
@@ -253,9 +263,7 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
         return FaceSample(entry, image, landmarks, kind)
     if not parameters:
         raise SampleError("no parameters", f"{entry.name} has landmarks only; use --refit to fit the face model")
-    fields = _convert_parameters(parameters, model, height)
-    _check_placement(fields, model, (width, height), landmarks)
-    return FaceSample(entry, image, landmarks, kind, **fields)
+    return FaceSample(entry, image, landmarks, kind, **_convert_parameters(parameters, model, height))
 
 
 def read_placement(entry: SampleEntry, height: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -411,17 +419,22 @@ def _placement(parameters: dict[str, np.ndarray | str], height: int) -> tuple[np
     return pose.astype(np.float32), position.astype(np.float32)
 
 
-def _check_placement(
-    fields: dict, model: MorphableModel, size: tuple[int, int], landmarks: np.ndarray | None
-) -> None:
-    """Reject parameters that put the face off the photo or away from its labels."""
-    at = model.landmarks
-    shape = (
-        model.mean_shape[at].astype(np.float64)
-        + np.tensordot(fields["id_coeffs"], model.id_basis[:, at], 1)
-        + np.tensordot(fields["exp_coeffs"], model.exp_basis[:, at], 1)
-    )
-    projected = project(shape, fields["pose"], fields["position"])[:, :2]
+def check_placement(sample: FaceSample, projected: np.ndarray) -> None:
+    """Reject parameters that put the face off the photo or away from its labels.
+
+    Parameters
+    ----------
+    sample : FaceSample
+        From `read_unchecked`.
+    projected : np.ndarray
+        (68, 2) landmarks of the model where the parameters put them, pixels.
+
+    Raises
+    ------
+    SampleError
+        If they do.
+    """
+    size = sample.image.shape[1::-1]
     box = np.sqrt(np.ptp(projected, axis=0).prod())
     centre = np.median(projected, axis=0)
     if box < 1 or (centre < 0).any() or (centre >= size).any():
@@ -429,9 +442,9 @@ def _check_placement(
             "face outside the image",
             f"Pose_Para puts a face of {box:.0f} px at {centre.round().tolist()} in a {size[0]}x{size[1]} photo",
         )
-    if landmarks is None:
+    if sample.landmarks is None:
         return
-    mismatch = np.median(np.linalg.norm((projected - landmarks)[17:], axis=1))  # the jaw of 2d labels slides
+    mismatch = np.median(np.linalg.norm((projected - sample.landmarks)[17:], axis=1))  # the jaw of 2d labels slides
     if mismatch > MAX_LANDMARK_MISMATCH * box:
         raise SampleError(
             "image size mismatch",

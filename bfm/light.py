@@ -44,7 +44,9 @@ def sh_basis(normals: np.ndarray) -> np.ndarray:
     ], -1)
 
 
-def fit_light(albedo: np.ndarray, colours: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, float]:
+def fit_light(
+    albedo: np.ndarray, colours: np.ndarray, normals: np.ndarray, seen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit the light to a photo: least squares of ``colours - albedo * (sh_basis(normals) @ light)``.
 
     Texels with a channel above 250/255 are left out. Those that disagree with the fit (glasses, hair, highlights,
@@ -55,41 +57,58 @@ def fit_light(albedo: np.ndarray, colours: np.ndarray, normals: np.ndarray) -> t
     Parameters
     ----------
     albedo : np.ndarray
-        (N, 3) RGB in [0, 1].
+        (..., N, 3) RGB in [0, 1]; one photo, or any batch of them.
     colours : np.ndarray
-        (N, 3) the photo's RGB in [0, 1] at the same visible texels.
+        (..., N, 3) the photo's RGB in [0, 1] at the same texels.
     normals : np.ndarray
-        (N, 3) unit normals.
+        (..., N, 3) unit normals.
+    seen : np.ndarray | None
+        (..., N) which texels the photo shows; None is all.
 
     Returns
     -------
-    tuple[np.ndarray, float]
-        (9,) float32 light, and the root mean square of the residual in [0, 1] over all unsaturated texels
-        and channels, outliers included: a quality score.
+    tuple[np.ndarray, np.ndarray]
+        (..., 9) float32 light, and the (...) root mean square of the residual in [0, 1] over all unsaturated texels
+        and channels, outliers included: a quality score. They are computed in the precision of the input.
 
     Raises
     ------
     ValueError
         If fewer than 9 texels are unsaturated, or the albedo is black.
     """
-    usable = (np.asarray(colours) <= _SATURATED).all(axis=1)
-    albedo, colours, normals = (np.asarray(array, np.float64)[usable] for array in (albedo, colours, normals))
-    if usable.sum() < 9 or not albedo.any():
+    usable = (colours[..., 0] <= _SATURATED) & (colours[..., 1] <= _SATURATED) & (colours[..., 2] <= _SATURATED)
+    if seen is not None:
+        usable &= seen
+    count = usable.sum(axis=-1)
+    # every channel has the same light: sums over channels make normal equations, and the residual is a quadratic
+    power, product, energy = (
+        np.einsum("...c,...c->...", *pair) for pair in ((albedo, albedo), (albedo, colours), (colours, colours))
+    )
+    if count.min() < 9 or not (usable * power).any(axis=-1).all():
         raise ValueError(
-            f"the light needs at least 9 unsaturated texels with albedo, got {usable.sum()}; is the face visible?"
+            f"the light needs at least 9 unsaturated texels with albedo, got {count.min()}; is the face visible?"
         )
     basis = sh_basis(normals)
-    # every channel has the same light: sum over channels of (a b)(a b)^T and (a b) c
-    power, product = (albedo**2).sum(1), (albedo * colours).sum(1)
-    ridge = _RIDGE * np.diag([0, *[1] * 8])  # the constant term is always seen
-    trust = np.ones(len(basis))
+    across = basis.swapaxes(-1, -2)
+    ridge = _RIDGE / 9 * np.diag([0, *[1] * 8])  # the constant term is always seen
+    trust = usable.astype(power.dtype)
     for _ in range(_ROUNDS):
-        weighted = basis * (trust * power)[:, None]
-        gram = weighted.T @ basis
-        light = np.linalg.solve(gram + ridge * np.trace(gram) / 9, basis.T @ (trust * product))
-        residual = np.sqrt(((albedo * (basis @ light)[:, None] - colours) ** 2).mean(1))
-        trust = 1 / (1 + (residual / (2 * np.median(residual) + 1e-4)) ** 2) ** 2
-    return light.astype(np.float32), float(np.sqrt((residual**2).mean()))
+        gram = (across @ (basis * (trust * power)[..., None])).astype(np.float64)
+        gram += ridge * np.trace(gram, axis1=-2, axis2=-1)[..., None, None]
+        light = np.linalg.solve(gram, across @ (trust * product)[..., None])
+        shading = (basis @ light.astype(power.dtype))[..., 0]
+        residual = np.sqrt(np.maximum((power * shading - 2 * product) * shading + energy, 0) / 3)
+        unlike = residual / (2 * _median(residual, usable, count)[..., None] + 1e-4)
+        trust = usable / (1 + unlike**2) ** 2
+    score = np.sqrt(np.einsum("...n,...n->...", usable * residual, residual) / count)
+    return light[..., 0].astype(np.float32), score
+
+
+def _median(values: np.ndarray, usable: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(...) median of the usable ones of (..., N) values, of which there are so many."""
+    ordered = np.sort(np.where(usable, values, np.inf), axis=-1)
+    middle = np.stack([(count - 1) // 2, count // 2], -1)
+    return np.take_along_axis(ordered, middle, -1).mean(axis=-1)
 
 
 def rotate_light_in_plane(light: np.ndarray, angle: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ def test_albedo_and_light_explain_the_photo_together(monkeypatch, sigma, residua
 
 def test_nearer_sample_hides_the_one_behind_it():
     placed = np.array([[0, 0, 0], [1, 1, 30], [1, 1, 29], [50, 0, 0], [0, 50, 18], [1, 51, 25]], float)
-    np.testing.assert_array_equal(_hidden(placed), [True, False, False, False, False, False])
+    hidden = [True, False, False, False, False, False]
+    np.testing.assert_array_equal(_hidden(np.stack([placed, placed[::-1]])), [hidden, hidden[::-1]])
 
 
 def test_a_face_off_the_photo_or_overexposed_is_refused():
@@ -89,8 +90,8 @@ def test_samples_used_are_the_visible_ones():
     pose = np.array([0.0, 1.0, 0.0])
     points = project(MODEL.shape(id_coeffs, exp_coeffs), pose, POSITION)
     exact = visible_vertices(points, MODEL.triangles, 200, 200)
-    _, _, seen = PHOTOMETRY._look(image, id_coeffs, exp_coeffs, pose, POSITION)
-    places = PHOTOMETRY._mean.reshape(-1, 3, 3).mean(axis=1)[seen]
+    look = PHOTOMETRY.look([image], id_coeffs[None], exp_coeffs[None], pose[None], POSITION[None])
+    places = PHOTOMETRY._mean[0, 0, look.seen[0]]
     nearest = np.linalg.norm(MODEL.mean_shape[None] - places[:, None], axis=2).argmin(axis=1)
     assert exact[nearest].mean() > 0.99
 

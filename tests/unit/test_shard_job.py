@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy_tree import FACE, MODEL, PHOTO, write_tree
 
-from asmgen import shard_job
+from asmgen import faces, shard_job
 from asmgen.faces import FacePlacer
 from asmgen.pipeline import PhotoPass
 from asmgen.shard_job import ShardPlan
@@ -17,19 +17,19 @@ from asmgen.workers import share
 class BatchMaker:
     """Samples that tell the size of their batch."""
 
-    def fill(self, writer, faces):
-        for face in faces:
-            writer.add({"source": face.fields["source"], "batch": len(faces)})
+    def fill(self, writer, batch):
+        for face in batch:
+            writer.add({"source": face.fields["source"], "batch": len(batch)})
 
 
 @pytest.mark.parametrize("batch, pixels, wanted", [
     (32, 50_000_000, [5, 5, 5, 5, 5]), (3, 50_000_000, [3, 3, 3, 2, 2]),
-    (32, 2 * PHOTO**2, [3, 3, 3, 2, 2]), (4, PHOTO**2, [2, 2, 1, 2, 2]), (32, 0, [1, 1, 1, 1, 1]),
+    (32, 2 * PHOTO**2, [3, 3, 3, 2, 2]), (4, PHOTO**2, [2, 2, 2, 2, 1]), (32, 0, [1, 1, 1, 1, 1]),
 ])
 def test_batches_hold_so_many_photos_and_pixels(tmp_path, monkeypatch, batch, pixels, wanted):
     """The photo that cannot be read, the fourth, counts for the number but holds no pixels."""
     monkeypatch.setattr(shard_job, "BATCH", batch)
-    monkeypatch.setattr(shard_job, "BATCH_PIXELS", pixels)
+    monkeypatch.setattr(faces, "BATCH_PIXELS", pixels)
     write_tree(tmp_path / "photos", {"AFW": 5, "LFPW": 1})
     photos = PhotoPass(tmp_path / "photos", MODEL, size=32, encoding="params", chart="default", shard_size=9, seed=0,
                        count=None, refit=False)

@@ -79,8 +79,8 @@ def test_landmarks_are_the_projection_of_the_parameters(root, samples):
         shape = MODEL.shape(sample.id_coeffs, sample.exp_coeffs)[MODEL.landmarks]
         np.testing.assert_allclose(project(shape, sample.pose, sample.position)[:, :2], sample.landmarks, atol=2e-4)
     placer = FacePlacer(MODEL, 64, refit=False)
-    for entry in find_samples(root)[::20]:
-        assert placer.place(entry).fields["landmark_error"] < 1e-4
+    for face in placer.place_batch(find_samples(root)[::20]):
+        assert face.fields["landmark_error"] < 1e-4
 
 
 def test_same_seed_gives_the_same_bytes_for_any_jobs_and_people(root, tmp_path, monkeypatch):
