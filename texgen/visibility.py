@@ -12,8 +12,8 @@ in pixels, larger nearer; normals in camera axes, y up.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
-from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from bfm.sampling import sample_image
 
@@ -66,27 +66,28 @@ def visible_texels(
     """
     if not len(surface) or not cell > 0:
         raise ValueError(f"visibility needs samples and a positive cell, got {len(surface)} and {cell}")
-    sample_x, sample_y, sample_depth = np.ascontiguousarray(surface.T)
+    sample_x, sample_y, sample_depth = np.ascontiguousarray(surface.T)  # no copy, if that is how they lie in memory
     left, top = sample_x.min() - 2 * cell, sample_y.min() - 2 * cell  # two empty cells around the face
     columns, rows = int((sample_x.max() - left) / cell) + 3, int((sample_y.max() - top) / cell) + 3
 
     def cells(x, y):  # what lies off the surface is in an empty cell of the border
-        column, row = ((x - left) / cell).astype(np.int32), ((y - top) / cell).astype(np.int32)
+        column, row = ((x - left) / cell).astype(np.intp), ((y - top) / cell).astype(np.intp)
         return np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
 
     nearest = _nearest(sample_depth, cells(sample_x, sample_y), rows * columns)
     seen = np.flatnonzero(normals[:, 2] > facing)
-    x, y, depth = np.ascontiguousarray(texels[seen].T)
-    front = nearest[cells(x, y)]
-    right, up, toward = np.ascontiguousarray(surface_normals[front].T)
-    slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.hypot(right, up), 1e-6))
-    plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
+    x, y, depth = (values.take(seen) for values in np.ascontiguousarray(texels.T))
+    front = nearest.take(cells(x, y))
+    right, up, toward = (values.take(front) for values in np.ascontiguousarray(surface_normals.T))
+    slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.sqrt(right * right + up * up), 1e-6))
+    ahead = (sample_x.take(front) - x) * right + (y - sample_y.take(front)) * up
+    plane = sample_depth.take(front) + ahead * slope
     kept = np.flatnonzero((plane - depth <= SLACK * cell) | (front < 0))
 
     if np.any(outer_margin) or inner_margin:
         outer_margin = np.broadcast_to(outer_margin, len(texels))[seen[kept]]
         relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
-        away = np.stack([_distance(outline) for outline in _outlines(relief, step)], -1)
+        away = cv2.merge([_distance(outline) for outline in _outlines(relief, step)])
         places = np.stack([(x[kept] - left) / cell, (y[kept] - top) / cell], 1) - np.float32(0.5)
         room = cell * (sample_image(away, places) - 0.5)  # from the centres of cells, of which half is covered
         kept = kept[
@@ -99,23 +100,25 @@ def visible_texels(
 
 def _nearest(depth, place, count):
     """(count,) the nearest sample in each cell, the last of several; -1 where there is none."""
-    level = ((depth - depth.min()) * (65535 / max(float(np.ptp(depth)), 1e-6))).astype(np.uint16)
-    order = np.argsort(level, kind="stable")  # 16 bits are sorted in linear time
+    key = ((depth - depth.min()) * (65535 / max(float(np.ptp(depth)), 1e-6))).astype(np.int64)
+    key <<= 32
+    key |= np.arange(len(depth))
     nearest = np.full(count, -1)
-    nearest[place[order]] = order  # the last one written stays
-    return nearest
+    np.maximum.at(nearest, place, key)
+    return np.where(nearest < 0, -1, nearest & 0xFFFFFFFF)
 
 
 def _outlines(relief, step):
     """Cells beyond the face; and cells of its holes and beside a step of the depth, NaN where there is none."""
     empty = np.isnan(relief)
-    outside = ~binary_fill_holes(~empty)
+    filled = empty.astype(np.uint8)
+    cv2.floodFill(filled, None, (0, 0), 2)
+    outside = filled == 2
     inside = empty & ~outside
     for axis in (0, 1):
         jump = np.abs(np.diff(relief, axis=axis)) > step  # no step where either is NaN
-        padding = [(0, 0), (0, 0)]
-        for padding[axis] in ((1, 0), (0, 1)):
-            inside |= np.pad(jump, padding)
+        for beside in (np.s_[:-1], np.s_[1:]):
+            inside[beside if axis == 0 else (slice(None), beside)] |= jump
     return outside, inside
 
 
@@ -123,4 +126,4 @@ def _distance(outline):
     """Distance of each cell from the nearest one of an outline, cells."""
     if not outline.any():
         return np.full(outline.shape, np.float32(outline.size))
-    return distance_transform_edt(~outline).astype(np.float32)
+    return cv2.distanceTransform((~outline).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
