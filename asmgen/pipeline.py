@@ -219,8 +219,10 @@ def fill_shards(
     ------
     ValueError
         If `jobs` or `shard_size` is below 1, two sets share a folder, or a folder holds a build with other settings;
-        nothing is changed then. FileExistsError if one holds shards of unknown settings; `WorkersLost` if a worker
-        process of this machine dies, or a slice of the photos ends every worker of a cluster that takes it.
+        nothing is changed then. FileExistsError if one holds shards of unknown settings.
+    WorkersLost
+        If a worker process of this machine dies; or if a slice of the photos ends every worker of a cluster that
+        takes it, after the others are done.
     """
     started = time.perf_counter()
     for name, number in (("shard_size", shard_size), ("jobs", jobs)):
