@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asmgen.shards.files import columns_of, digest, items, open_shard
+import h5py
+
+from asmgen.shards.files import Differences, Ragged, columns_of, digest, items, large_chunks, open_shard
 from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 from asmgen.shards.reader import ShardSet
+
+_ROWS = 256  # of small values, read at once
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,21 @@ class VerifyReport:
         return "\n".join(lines)
 
 
-def check_shard(path: str | Path) -> list[Problem]:
-    """Read all of one shard and return what is wrong with it; checksums are compared on the way."""
+def check_shard(path: str | Path, large: bool = True) -> list[Problem]:
+    """Read one shard and return what is wrong with it; checksums are compared on the way.
+
+    Parameters
+    ----------
+    path : str | Path
+        File.
+    large : bool
+        Read all. False leaves the values of arrays with a chunk a sample on the disk, and counts their chunks.
+
+    Returns
+    -------
+    list[Problem]
+        None is good.
+    """
     path, problems = Path(path), []
     try:
         head = Head.read(path)
@@ -62,15 +79,31 @@ def check_shard(path: str | Path) -> list[Problem]:
                         problems.append(
                             Problem(path, None, f"field {key!r} has {len(column)} samples instead of {head.count}")
                         )
-                    for row in range(len(column)):
-                        try:
-                            column[row]
-                        except (OSError, UnicodeDecodeError) as error:
-                            place = (row, f"field {key!r}") if group is columns else (None, f"rejected {key} {row}")
-                            problems.append(Problem(path, place[0], f"{place[1]} cannot be read: {error}"))
+                    chunks = None if large else large_chunks(column)
+                    if chunks is not None:
+                        if chunks != len(column):
+                            problems.append(Problem(path, None, f"field {key!r} is stored for {chunks} samples only"))
+                        continue
+                    for row, error in _unreadable(column):
+                        place = (row, f"field {key!r}") if group is columns else (None, f"rejected {key} {row}")
+                        problems.append(Problem(path, place[0], f"{place[1]} cannot be read: {error}"))
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         problems.append(Problem(path, None, str(error)))
     return problems
+
+
+def _unreadable(column: h5py.Dataset | Differences | Ragged) -> Iterator[tuple[int, Exception]]:
+    """Read a column, some rows at a time, and yield the rows that fail."""
+    step = _ROWS if large_chunks(column) is None else 1
+    for start in range(0, len(column), step):
+        try:
+            column[start:start + step]
+        except (OSError, UnicodeDecodeError):
+            for row in range(start, min(start + step, len(column))):
+                try:
+                    column[row]
+                except (OSError, UnicodeDecodeError) as error:
+                    yield row, error
 
 
 def verify_shards(source: str | Path | Sequence) -> VerifyReport:

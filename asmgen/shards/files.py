@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
+
+from asmgen.shards.packing import DIFFERENCES, undo_differences
 
 SMALL_CHUNK = 16384
 """Bytes: a sample's array from this size has its own chunk, smaller ones share one of this size."""
@@ -34,9 +37,30 @@ class Ragged:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, row: int) -> bytes | str:
-        value = self._bytes[self._offsets[row]:self._offsets[row + 1]].tobytes()
-        return value.decode() if self._text else value
+    def __getitem__(self, rows: int | slice) -> bytes | str | list:
+        if isinstance(rows, slice):
+            return self._between(*rows.indices(len(self))[:2])
+        return self._between(rows, rows + 1)[0]
+
+    def _between(self, start: int, stop: int) -> list:
+        """Values that follow one another, read at once."""
+        offsets = self._offsets[start:stop + 1]
+        joined = self._bytes[offsets[0]:offsets[-1]].tobytes()
+        blobs = [joined[left - offsets[0]:right - offsets[0]] for left, right in zip(offsets, offsets[1:])]
+        return [blob.decode() for blob in blobs] if self._text else blobs
+
+
+class Differences:
+    """One column of an open file that holds the differences of rows."""
+
+    def __init__(self, dataset: h5py.Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, rows: int | slice) -> np.ndarray:
+        return undo_differences(self.dataset[rows])
 
 
 def open_shard(path: Path) -> h5py.File:
@@ -67,4 +91,19 @@ def items(group: h5py.Group) -> list[tuple]:
 
 def columns_of(group: h5py.Group) -> dict:
     """Return the columns of an open group by name, ready to be indexed by row."""
-    return {key: item if isinstance(item, h5py.Dataset) else Ragged(item) for key, item in items(group)}
+    return {key: _column(item) for key, item in items(group)}
+
+
+def _column(item: h5py.Dataset | h5py.Group) -> h5py.Dataset | Differences | Ragged:
+    if isinstance(item, h5py.Group):
+        return Ragged(item)
+    return Differences(item) if DIFFERENCES in item.attrs else item
+
+
+def large_chunks(column: h5py.Dataset | Differences | Ragged) -> int | None:
+    """Return how many chunks are stored of a column of large arrays, one a sample; None for any other column."""
+    dataset = column.dataset if isinstance(column, Differences) else column
+    if isinstance(dataset, Ragged) or not dataset.chunks or dataset.chunks[0] > 1:
+        return None
+    large = dataset.dtype.itemsize * math.prod(dataset.chunks) >= SMALL_CHUNK
+    return dataset.id.get_num_chunks() if large else None

@@ -10,8 +10,8 @@ import numpy as np
 
 from asmgen.shards.files import items, open_shard, reading
 
-FORMAT = 1
-"""Version of the layout written here, in the attribute ``format`` of the group ``samples``."""
+FORMATS = (1, 2)
+"""Versions of the layout, in the attribute ``format`` of the group ``samples``: 2 has arrays held as differences."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Head:
     @classmethod
     def read(cls, path: Path) -> Head:
         with open_shard(path) as file, reading(path):
-            if file.get("samples") is None or file["samples"].attrs.get("format") != FORMAT:
-                raise ValueError(f"{path} is HDF5 but no shard of format {FORMAT}; see docs/shards.md")
+            if file.get("samples") is None or file["samples"].attrs.get("format") not in FORMATS:
+                raise ValueError(f"{path} is HDF5 but no shard of format 1 or 2; see docs/shards.md")
             return cls(
                 count=int(file["samples"].attrs["count"]),
                 attributes={key: plain(value) for key, value in file.attrs.items()},

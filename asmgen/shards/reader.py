@@ -101,7 +101,7 @@ class ShardSet:
                 _file, columns = self._open_shard(int(shard))
                 if key not in columns:
                     raise ValueError(f"the field must be among {sorted(columns)}, got {key!r}")
-                parts.append(columns[key][:] if isinstance(columns[key], h5py.Dataset) else list(columns[key]))
+                parts.append(columns[key][:])
         if all(isinstance(part, list) for part in parts):
             return [value for part in parts for value in part]
         return np.concatenate(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 
 from asmgen.shards.check import check_shard
+from asmgen.shards.columns import ArrayColumn, RaggedColumn, write_array, write_ragged
 from asmgen.shards.files import SMALL_CHUNK, digest
-from asmgen.shards.heads import FORMAT
+from asmgen.shards.packing import PACKINGS
 
 _LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
 
@@ -56,10 +57,11 @@ def write_shard(
 class ShardWriter:
     """A shard being written: a context that takes samples and rejected sources.
 
-    The shard appears under its name at the end of the context, when it is whole and has been read back; if the
-    context is left by an exception, nothing does. Until then its name is like no other's, so that a writer does not
-    meet the file of one that was killed, and may not be quite dead. The same input gives the same bytes. Arrays of
-    16 kB and more go to the file as they come, so memory does not grow with them.
+    The shard appears under its name at the end of the context, when it is whole and has been read back, but for the
+    values of large arrays, which are only seen to be there. If the context is left by an exception, nothing appears.
+    Until then its name is like no other's, so that a writer does not meet the file of one that was killed, and may
+    not be quite dead. The same input gives the same bytes. Bytes, texts and arrays of 16 kB and more go to the file
+    as they come, so memory does not grow with them.
 
     Parameters
     ----------
@@ -69,11 +71,15 @@ class ShardWriter:
         Name to str, number, or numeric array: what a reader must know.
     constants : dict | None
         Name to array: what all samples share.
+    packing : Mapping[str, str] | None
+        Field to one of `asmgen.shards.packing.PACKINGS`, for large arrays of whole numbers that are not smallest as
+        ``gzip``. Measured floats and JPEG bytes are stored as they are.
 
     Raises
     ------
     ValueError
-        If an attribute is anything else. At the end of the context, OSError if the file does not read back.
+        If an attribute is anything else, or there is no such packing. At the end of the context, OSError if the file
+        does not read back.
 
     Attributes
     ----------
@@ -83,20 +89,26 @@ class ShardWriter:
         Samples taken so far.
     """
 
-    def __init__(self, path: str | Path, attributes: dict, constants: dict | None = None):
+    def __init__(
+        self, path: str | Path, attributes: dict, constants: dict | None = None,
+        packing: Mapping[str, str] | None = None,
+    ):
         for key, value in attributes.items():
             if not isinstance(value, (str, bool, int, float, np.generic, np.ndarray)):
                 raise ValueError(f"attribute {key!r} must be text, a number or an array, got {type(value).__name__}")
+        for key, name in (packing or {}).items():
+            if name not in PACKINGS:
+                raise ValueError(f"packing of {key!r} must be one of {PACKINGS}, got {name!r}")
         self.path, self.count = Path(path), 0
         self._partial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.partial")
-        self._attributes, self._constants = attributes, constants or {}
+        self._attributes, self._constants, self._packing = attributes, constants or {}, packing or {}
         self._kinds: dict[str, tuple] = {}
-        self._streamed: dict[str, h5py.Dataset] = {}
-        self._gathered: dict[str, list] = {}
+        self._streamed: dict[str, ArrayColumn | RaggedColumn] = {}
+        self._gathered: dict[str, list[np.ndarray]] = {}
         self._rejected: list[tuple[str, str, bytes]] = []
 
     def __enter__(self) -> ShardWriter:
-        self._file = h5py.File(self._partial, "w", libver=_LIBVER)
+        self._file = h5py.File(self._partial, "w", libver=_LIBVER, rdcc_nbytes=0)  # a chunk is written once
         for key, value in sorted(self._attributes.items()):
             self._file.attrs[key] = value
         self._samples = self._file.create_group("samples")
@@ -133,45 +145,47 @@ class ShardWriter:
             raise ValueError(_difference(self.count, kinds, self._kinds))
         self.count += 1
         for key, value in sample.items():
-            if isinstance(value, np.ndarray) and value.nbytes >= SMALL_CHUNK:
-                if key not in self._streamed:
-                    self._streamed[key] = self._samples.create_dataset(
-                        key, (0, *value.shape), value.dtype, maxshape=(None, *value.shape), chunks=(1, *value.shape),
-                        fletcher32=True, **_compression(value),
-                    )
-                self._streamed[key].resize(self.count, axis=0)
-                self._streamed[key][self.count - 1] = value
-            else:
+            if isinstance(value, np.ndarray) and value.nbytes < SMALL_CHUNK:
                 self._gathered.setdefault(key, []).append(value)
+            else:
+                if key not in self._streamed:
+                    self._streamed[key] = self._new_column(key, value)
+                self._streamed[key].append(value)
 
     def reject(self, source: str, reason: str, preview: bytes = b"") -> None:
         """Record an input that gives no sample, and why; `preview` is a JPEG of it, for people."""
         self._rejected.append((source, reason, preview))
 
+    def _new_column(self, key: str, first: np.ndarray | bytes | str) -> ArrayColumn | RaggedColumn:
+        """A column that goes to the file as it grows; whole numbers compress, measured floats don't."""
+        if isinstance(first, np.ndarray):
+            packing = self._packing.get(key, "gzip") if first.dtype.kind in "biu" else "none"
+            return ArrayColumn(self._samples, key, first, packing)
+        return RaggedColumn(self._samples, key, isinstance(first, str))
+
     def _finish(self) -> None:
-        """Write what was gathered, what all samples share, and what was rejected."""
+        """Write the rest: what was gathered, what all samples share, and what was rejected."""
         for key, values in sorted(self._gathered.items()):
-            if isinstance(values[0], np.ndarray):
-                _create(self._samples, key, np.stack(values))
-            else:
-                _write_ragged(self._samples, key, values)
+            write_array(self._samples, key, np.stack(values))
+        for _, column in sorted(self._streamed.items()):
+            column.finish()
         self._samples.attrs["count"] = self.count
-        self._samples.attrs["format"] = FORMAT
+        self._samples.attrs["format"] = 2 if any(column.as_differences for column in self._streamed.values()) else 1
         self._streamed.clear()  # closes them; open ones would lie elsewhere in the file
         group = self._file.create_group("constants")
         group.attrs["sha256"] = digest(self._constants)
         for key, value in sorted(self._constants.items()):
-            _create(group, key, np.asarray(value), compress=True)
+            write_array(group, key, np.asarray(value), compress=True)
         group = self._file.create_group("rejected")
         sources, reasons, previews = ([row[place] for row in self._rejected] for place in range(3))
-        _write_ragged(group, "source", sources)
-        _write_ragged(group, "reason", reasons)
+        write_ragged(group, "source", sources, text=True)
+        write_ragged(group, "reason", reasons, text=True)
         if any(previews):
-            _write_ragged(group, "preview", previews)
+            write_ragged(group, "preview", previews, text=False)
 
     def _publish(self) -> None:
         """Read the closed file back, and give it its name."""
-        problems = check_shard(self._partial)
+        problems = check_shard(self._partial, large=False)
         if problems:
             raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
         _sync(self._partial)
@@ -209,29 +223,3 @@ def _difference(index: int, found: dict, wanted: dict) -> str:
         return f"sample {index} must have the fields {sorted(wanted)} of sample 0, got {sorted(found)}"
     key = next(key for key in wanted if found[key] != wanted[key])
     return f"field {key!r} of sample {index} must be {wanted[key]} as in sample 0, got {found[key]}"
-
-
-def _compression(array: np.ndarray) -> dict:
-    """Whole numbers compress (maps, masks); measured floats and JPEG bytes don't."""
-    return {"shuffle": True, "compression": "gzip", "compression_opts": 1} if array.dtype.kind in "biu" else {}
-
-
-def _create(group: h5py.Group, key: str, array: np.ndarray, compress: bool = False) -> None:
-    """Write a whole array with checksums, in chunks of some rows (HDF5 has no chunks for an empty one)."""
-    if array.size == 0 or array.ndim == 0:
-        group.create_dataset(key, data=array)
-        return
-    rows = min(len(array), max(1, SMALL_CHUNK * len(array) // array.nbytes))
-    group.create_dataset(
-        key, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True, **(_compression(array) if compress else {})
-    )
-
-
-def _write_ragged(group: h5py.Group, key: str, values: list) -> None:
-    """Write bytes or texts of any length, joined, with the offset of each."""
-    text = all(isinstance(value, str) for value in values)
-    blobs = [value.encode() if text else value for value in values]
-    group = group.create_group(key)
-    group.attrs["type"] = "text" if text else "bytes"
-    _create(group, "bytes", np.frombuffer(b"".join(blobs), np.uint8))
-    _create(group, "offsets", np.cumsum([0] + [len(blob) for blob in blobs], dtype=np.int64))

@@ -1,0 +1,48 @@
+"""How large arrays of whole numbers are stored; what is stored here, any program that has HDF5 can read.
+
+``none``   as they are, for speed.
+``gzip``   HDF5's own: the bytes of a kind together (shuffle), then deflate. For masks and the like.
+``small``  each row as its difference from the row above, modulo the range of the type; then the same stream of bytes
+           as ``gzip``, which igzip makes five times as fast. For smooth maps; `undo_differences` is all a reader needs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from isal import isal_zlib
+
+PACKINGS = ("none", "gzip", "small")
+DIFFERENCES = "row_differences"
+"""Attribute, 1, of an array that holds differences."""
+
+GZIP = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
+
+_WORDS = 2**18  # whose sums are exact in float64
+
+
+def undo_differences(values: np.ndarray) -> np.ndarray:
+    """Return arrays, (..., rows, columns), from the differences of their rows."""
+    return np.cumsum(values, axis=-2, dtype=values.dtype)
+
+
+def deflated_differences(value: np.ndarray) -> bytes:
+    """Return what HDF5's shuffle, deflate and fletcher32 filters make of the differences of rows."""
+    differences = np.diff(value, axis=-2, prepend=value.dtype.type(0))
+    planes = differences.reshape(-1, 1).view(np.uint8).T
+    stream = isal_zlib.compress(np.ascontiguousarray(planes), 1)
+    return stream + fletcher32(stream).to_bytes(4, "little")
+
+
+def fletcher32(data: bytes) -> int:
+    """Return HDF5's checksum of bytes: the sum of their big-endian 16-bit words, and the sum of its partial sums.
+
+    Both are modulo 65535, and 65535 stands for 0 unless all words are 0.
+    """
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2")
+    low = high = 0
+    for start in range(0, len(words), _WORDS):
+        part = words[start:start + _WORDS].astype(np.float64)
+        high += len(part) * low + int(np.arange(len(part), 0, -1, np.float64) @ part)
+        low += int(part.sum())
+    low, high = (total and (total - 1) % 65535 + 1 for total in (low, high))
+    return high << 16 | low
