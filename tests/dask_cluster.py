@@ -1,5 +1,6 @@
 """A Dask cluster of separate processes, as `dask scheduler` and `dask worker` start them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,15 +31,15 @@ class DaskCluster:
     @property
     def address(self) -> str:
         """What `--scheduler` takes."""
-        import json
-
         return json.loads(self._file.read_text())["address"]
 
     def grow(self, workers: int) -> None:
         """Start workers until so many live."""
         living = [worker for worker in self.workers if worker.poll() is None]
         self.workers = living + [
-            self._start("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", self.folder)
+            self._start(
+                "dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", self.folder
+            )
             for _ in range(workers - len(living))
         ]
 

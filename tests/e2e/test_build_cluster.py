@@ -3,9 +3,9 @@
 import os
 import signal
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from dask_cluster import DaskCluster
@@ -16,6 +16,7 @@ from asmgen.build import asmd_plan
 from asmgen.clusters import WorkersLost, cluster
 from asmgen.faces import FacePlacer
 from asmgen.pipeline import PhotoPass, fill_shards
+from asmgen.workers import run_tasks
 from bfm.model_file import save_model
 from cli.main import main
 
@@ -23,7 +24,7 @@ from cli.main import main
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory):
     started = DaskCluster(tmp_path_factory.mktemp("dask"))
-    started.grow(2)
+    started.grow(1)
     yield started
     started.close()
 
@@ -44,7 +45,7 @@ def wanted(tree, tmp_path_factory) -> dict:
 
 
 class MortalPlacer(FacePlacer):
-    """Ends its process as if from outside, at a photo that is named by an empty file; `lives` of them are survived."""
+    """Ends its process at a photo, as often as there are files named for it in a folder."""
 
     def __init__(self, deaths: Path, *options):
         super().__init__(*options)
@@ -52,7 +53,7 @@ class MortalPlacer(FacePlacer):
 
     def place_batch(self, entries):
         for entry in entries:
-            for death in self._deaths.glob(f"{entry.name}.*"):
+            for death in [*self._deaths.glob(f"{entry.name}.*")][:1]:
                 death.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().place_batch(entries)
@@ -66,6 +67,12 @@ def build(tree: Path, out_dir: Path, placer, progress=partial(tqdm, disable=True
                        photos.constants, 1, progress)
 
 
+def test_one_worker_is_a_cluster_too(dask):
+    """Joblib alone would do the tasks in this process."""
+    with cluster("dask", dask.address):
+        assert run_tasks(os.getpid, [()] * 3, 1) == [dask.workers[0].pid] * 3
+
+
 def test_a_cluster_makes_the_same_bytes(tree, dask, wanted, tmp_path, monkeypatch):
     """From the command line, with paths from a folder that the workers do not know."""
     monkeypatch.chdir(tmp_path)
@@ -77,3 +84,37 @@ def test_a_cluster_makes_the_same_bytes(tree, dask, wanted, tmp_path, monkeypatc
     )
     assert result.exit_code == 0, result.output
     assert hashes(tmp_path / "shards") == wanted
+
+
+def test_a_worker_killed_in_the_middle_of_a_shard_costs_nothing(tree, dask, wanted, tmp_path):
+    """Its shards go to the other, bytes and bar are as ever, and nothing half written is left."""
+    dask.grow(2)
+    deaths, out_dir, bars = tmp_path / "deaths", tmp_path / "shards", []
+    deaths.mkdir()
+    (deaths / "AFW_2_0.1").touch()
+
+    def bar(**options):
+        bars.append(tqdm(**options, file=StringIO()))
+        return bars[-1]
+
+    with cluster("dask", dask.address):
+        summary = build(tree, out_dir, partial(MortalPlacer, deaths), bar)[0]
+    assert sum(worker.poll() is not None for worker in dask.workers) == 1 and not any(deaths.iterdir())
+    assert {path.name for path in out_dir.iterdir()} == set(wanted) and hashes(out_dir) == wanted
+    assert bars[0].n == bars[0].total == summary.photos == 11
+    assert (summary.samples, sum(summary.rejected.values())) == (7, 4)
+
+
+def test_photos_that_end_every_worker_are_named_and_the_others_are_made(tree, dask, wanted, tmp_path):
+    """Joblib alone would wait for their result for ever. A rerun makes what lacks."""
+    dask.grow(3)
+    deaths, out_dir = tmp_path / "deaths", tmp_path / "shards"
+    deaths.mkdir()
+    for life in range(2):
+        (deaths / f"AFW_2_0.{life}").touch()
+    with cluster("dask", dask.address):
+        with pytest.raises(WorkersLost, match="AFW/AFW_2_0 to AFW/AFW_3_0.* ended every worker that took it.*2 diff"):
+            build(tree, out_dir, partial(MortalPlacer, deaths))
+        assert len(list(out_dir.glob("*.h5"))) == 5
+        build(tree, out_dir, FacePlacer)
+    assert hashes(out_dir) == wanted
