@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from asmgen.asmd import CONVENTIONS, KIND, MAP_RANGE, QUANTUM, SCHEMA_VERSION, quantize_maps
+from asmgen.asmd import CONVENTIONS, KIND, MAP_RANGE, QUANTUM, SCHEMA_VERSION
 from asmgen.faces import PlacedFace
 from asmgen.maps import AttributeMaps
+from asmgen.peaks import MapPeaks
 from asmgen.pipeline import BuildSummary, PhotoPass
 from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardWriter
+from asmgen.steps import map_steps
 from bfm.morphable_model import MorphableModel
+
+COMPRESSIONS = ("none", "small")
+"""How maps may be stored, the default first, see `asmgen.shards.packing`."""
 
 
 class AsmdMaker:
@@ -26,31 +32,44 @@ class AsmdMaker:
         The map space of the face model.
     encoding : str
         One of `asmgen.asmd.ENCODINGS`.
+    device : str
+        What makes the maps: ``cpu``, or a device of torch.
     """
 
-    def __init__(self, maps: AttributeMaps, encoding: str):
-        self._maps, self._encoding = maps, encoding
+    def __init__(self, maps: AttributeMaps, encoding: str, device: str = "cpu"):
+        self._maps, self._peaks, self._encoding, self._device = maps, MapPeaks(maps), encoding, device
+
+    @cached_property
+    def _placed_maps(self) -> AttributeMaps:
+        """The maps where they are made; each process places them for itself."""
+        return self._maps if self._device == "cpu" else self._maps.to(self._device)
 
     def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
-        """Make the maps of a batch; what they tell goes into every sample, themselves only into dense ones."""
-        identity_maps = self._maps.identity_map(np.stack([face.fields["id_coeffs"] for face in faces]))
-        expression_maps = self._maps.expression_map(np.stack([face.fields["exp_coeffs"] for face in faces]))
-        for face, identity_map, expression_map in zip(faces, identity_maps, expression_maps):
-            magnitude = np.abs([identity_map, expression_map])
-            peak = magnitude.max()
-            if not peak <= MAP_RANGE:
+        """Measure the maps of a batch and reject what goes too far; dense samples get the maps themselves."""
+        peaks, outside = self._peaks(*_coefficients([face.fields for face in faces]))
+        samples = []
+        for face, peak, beyond in zip(faces, peaks, outside):
+            if peak <= MAP_RANGE:
+                samples.append(face.fields | {"map_peak": peak, "map_out_of_range": beyond})
+            else:
                 reason = f"map out of range: values reach {peak:.2f}, +-{MAP_RANGE} can be stored"
                 writer.reject(face.fields["source"], reason)
-                continue
-            sample = {**face.fields, "map_peak": peak, "map_out_of_range": np.int32(np.count_nonzero(magnitude > 1))}
-            if self._encoding == "dense":
-                sample |= {
-                    "identity_map": quantize_maps(identity_map), "expression_map": quantize_maps(expression_map)
-                }
+        if samples and self._encoding == "dense":
+            steps = map_steps(self._placed_maps, *_coefficients(samples))
+            for sample, identity_map, expression_map in zip(samples, *steps):
+                sample |= {"identity_map": identity_map, "expression_map": expression_map}
+        for sample in samples:
             writer.add(sample)
 
 
-def asmd_plan(photos: PhotoPass, out_dir: str | Path) -> ShardPlan:
+def _coefficients(samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K) identity and expression coefficients."""
+    return tuple(np.stack([sample[key] for sample in samples]) for key in ("id_coeffs", "exp_coeffs"))
+
+
+def asmd_plan(
+    photos: PhotoPass, out_dir: str | Path, compression: str = COMPRESSIONS[0], device: str = "cpu"
+) -> ShardPlan:
     """Return the set of ASMD shards to make of some photos.
 
     Parameters
@@ -59,17 +78,47 @@ def asmd_plan(photos: PhotoPass, out_dir: str | Path) -> ShardPlan:
         Photos, face model and options.
     out_dir : str | Path
         Folder for the shards.
+    compression : str
+        One of `COMPRESSIONS`, of the maps.
+    device : str
+        What makes the maps: ``cpu``, or ``cuda`` through torch.
 
     Returns
     -------
     ShardPlan
         For `PhotoPass.fill`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such compression or device, or one is chosen for shards that hold no maps.
     """
+    encoding = photos.settings["encoding"]
+    stored = {"map_compression": compression, "map_device": device}
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression must be one of {COMPRESSIONS}, got {compression!r}")
+    if encoding == "params":
+        if (compression, device) != (COMPRESSIONS[0], "cpu"):
+            raise ValueError("compression and device are for the maps of dense shards; leave them out with 'params'")
+        stored = {}
+    if device != "cpu":
+        _check_device(device)
     return ShardPlan(
-        Path(out_dir), {"kind": KIND, "schema_version": SCHEMA_VERSION, **photos.settings},
+        Path(out_dir), {"kind": KIND, "schema_version": SCHEMA_VERSION, **photos.settings, **stored},
         {**photos.attributes, "quantum": QUANTUM, **CONVENTIONS},
-        AsmdMaker(AttributeMaps.from_model(photos.face, photos.chart), photos.settings["encoding"]),
+        AsmdMaker(AttributeMaps.from_model(photos.face, photos.chart), encoding, device),
+        packing=dict.fromkeys(("identity_map", "expression_map"), compression),
     )
+
+
+def _check_device(device: str) -> None:
+    """Raise unless torch can compute there."""
+    import torch
+
+    if device != "cuda":
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    if not torch.cuda.is_available():
+        raise ValueError("device 'cuda' needs a GPU that torch can use, and there is none; leave the device out")
 
 
 def build_asmd(
@@ -80,6 +129,8 @@ def build_asmd(
     size: int = 256,
     encoding: str = "dense",
     chart: str = "default",
+    compression: str = COMPRESSIONS[0],
+    device: str = "cpu",
     shard_size: int = 1024,
     jobs: int = 1,
     seed: int = 0,
@@ -103,6 +154,10 @@ def build_asmd(
         ``dense`` stores the maps, ``params`` leaves them to the reader.
     chart : str
         UV chart, see `bfm.charts.make_chart`.
+    compression : str
+        Of the maps of dense shards: ``none`` is fastest to write and read, ``small`` takes a third of the space.
+    device : str
+        What makes the maps of dense shards: ``cpu``, or ``cuda`` through torch. Their last steps may differ.
     shard_size : int
         Photos a shard; a shard holds fewer samples if some are rejected.
     jobs : int
@@ -119,10 +174,11 @@ def build_asmd(
     Returns
     -------
     BuildSummary
-        Of all shards, also those that were there before. `PhotoPass` and `PhotoPass.fill` say what may go wrong.
+        Of all shards, also those that were there before. `PhotoPass`, `asmd_plan` and `PhotoPass.fill` say what may go
+        wrong.
     """
     photos = PhotoPass(
         root, model, size=size, encoding=encoding, chart=chart, shard_size=shard_size, seed=seed, count=count,
         refit=refit,
     )
-    return photos.fill([asmd_plan(photos, out_dir)], jobs, progress)[0]
+    return photos.fill([asmd_plan(photos, out_dir, compression, device)], jobs, progress)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +58,8 @@ class ShardPlan:
         Makes the samples.
     scores : tuple[str, ...]
         Fields whose means the summary shows.
+    packing : dict[str, str]
+        How large fields are stored, see `ShardWriter`.
     """
 
     out_dir: Path
@@ -65,6 +67,7 @@ class ShardPlan:
     attributes: dict
     maker: SampleMaker
     scores: tuple[str, ...] = ()
+    packing: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,9 @@ def fill_slice(job: str, ticks_path: Path, entries: list[SampleEntry], paths: li
     given, placer = shared(job), _placer(job)
     with open(ticks_path, "ab", buffering=0) as ticks, ExitStack() as stack:
         outputs = [
-            (plan.maker, stack.enter_context(ShardWriter(path, plan.settings | plan.attributes, given.constants)))
+            (plan.maker, stack.enter_context(
+                ShardWriter(path, plan.settings | plan.attributes, given.constants, plan.packing)
+            ))
             for plan, path in zip(given.plans, paths) if path
         ]
         while entries:
