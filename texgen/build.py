@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from asmgen.shard_job import ShardPlan
 from asmgen.shards import ShardWriter
 from bfm.morphable_model import MorphableModel
 from texgen.ftd import CONVENTIONS, KIND, SCHEMA_VERSION, quantize_albedo
-from texgen.selection import ScoreTexels, measure
+from texgen.selection import ScoreTexels, measure, yaw_degrees
 from texgen.texture import TextureMapper
 from texgen.thresholds import Scores, Selection
 
@@ -53,16 +53,24 @@ class FtdMaker:
         self._encoding, self._lit = encoding, lit
 
     def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
-        """Add the chosen faces of a batch; shapes and linear albedos are matrix products of the batch."""
-        id_coeffs, exp_coeffs, albedo_coeffs = (
-            np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")
-        )
-        shapes = self._mapper.vertices(id_coeffs, exp_coeffs)
-        for face, vertices, linear_albedo in zip(faces, shapes, self._mapper.linear_albedo(albedo_coeffs)):
+        """Add the chosen faces of a batch; those turned too far are not looked at."""
+        turned = [self._selection.turned_too_far(yaw_degrees(face.pose)) for face in faces]
+        surfaces = self._surfaces([face for face, reason in zip(faces, turned) if not reason])
+        for face, reason in zip(faces, turned):
             try:
-                writer.add(self._sample(face, vertices, linear_albedo))
+                if reason:
+                    raise SampleError(*reason.split(": ", 1))
+                writer.add(self._sample(face, *next(surfaces)))
             except SampleError as error:
                 writer.reject(face.fields["source"], str(error), _preview(face.crop))
+
+    def _surfaces(self, faces: Sequence[PlacedFace]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Vertices and I_u of each face, by matrix products of all."""
+        if faces:
+            id_coeffs, exp_coeffs, albedo_coeffs = (
+                np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")
+            )
+            yield from zip(self._mapper.vertices(id_coeffs, exp_coeffs), self._mapper.linear_albedo(albedo_coeffs))
 
     def _sample(self, face: PlacedFace, vertices: np.ndarray, linear_albedo: np.ndarray) -> dict:
         """One face with its texture; SampleError if it is not chosen."""

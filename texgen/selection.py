@@ -122,11 +122,11 @@ def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, po
     in_sight = texture.visible.ravel()[texels.surface]
     seen, part = texels.surface[in_sight], texels.part[in_sight]
     skin = np.flatnonzero(part >= 0)
-    visible_fraction, yaw = float(in_sight.mean()), abs(float(np.degrees(pose[1])))
+    visible_fraction, yaw = float(in_sight.mean()), yaw_degrees(pose)
     if not len(skin):
         return Scores(visible_fraction, yaw, *[np.nan] * 5)
     photo, albedo = (colours.reshape(-1, 3)[seen] for colours in (texture.colours, linear_albedo))
-    shading, sideways = texture.shading.ravel()[seen], texture.normals.reshape(-1, 3)[seen, 0]
+    shading, sideways = texture.shading.ravel()[seen], texture.normals[..., 0].ravel()[seen]
     skin_like = _skin_like(photo[skin], albedo[skin], shading[skin])
     return Scores(
         visible_fraction=visible_fraction,
@@ -137,6 +137,11 @@ def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, po
         albedo_residual=_residual(photo, albedo, np.maximum(shading, texture.least_shading)),
         skin_fraction=_least_share(skin_like, part[skin], _LEAST_PART * len(texels.surface)),
     )
+
+
+def yaw_degrees(pose: np.ndarray) -> float:
+    """Return |yaw| in degrees of a (3,) pose in radians."""
+    return abs(float(np.degrees(pose[1])))
 
 
 def _light_ratio(photo, albedo, sideways) -> float:

@@ -100,8 +100,10 @@ class Selection:
         str | None
             As in "too little visible: 0.21, at least 0.3 wanted"; the kind of reason stands before the colon.
         """
+        turned = self.turned_too_far(scores.yaw)
+        if turned:
+            return turned
         for kind, score, limit, sign in (
-            ("turned too far", scores.yaw, self.max_yaw, -1),
             ("too little visible", scores.visible_fraction, self.min_visible, 1),
             ("too dark", scores.exposure, self.min_exposure, 1),
             ("too bright", scores.exposure, self.max_exposure, -1),
@@ -110,6 +112,18 @@ class Selection:
             ("covered or odd skin", scores.skin_fraction, self.min_skin, 1),
             ("poor albedo fit", scores.albedo_residual, self.max_albedo_residual, -1),
         ):
-            if limit is not None and not sign * score >= sign * limit:
-                return f"{kind}: {score:.3g}, at {'least' if sign > 0 else 'most'} {limit:.3g} wanted"
+            failed = _failed(kind, score, limit, sign)
+            if failed:
+                return failed
         return None
+
+    def turned_too_far(self, yaw: float) -> str | None:
+        """Return what `reason` says first, of a |yaw| in degrees: it is known before the photo is looked at."""
+        return _failed("turned too far", yaw, self.max_yaw, -1)
+
+
+def _failed(kind, score, limit, sign):
+    """A sentence if a score is not at least (sign 1) or at most (sign -1) a limit."""
+    if limit is None or sign * score >= sign * limit:
+        return None
+    return f"{kind}: {score:.3g}, at {'least' if sign > 0 else 'most'} {limit:.3g} wanted"
