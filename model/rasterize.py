@@ -245,76 +245,99 @@ def _nearest(points, triangles, height, width):
         across = torch.stack([x_there, y_there, z, w[0]])
         x_there, y_there, z = (part / w[0] for part in (x_there, y_there, z))
         x, y = (part.masked_fill(beside, torch.nan) for part in (x_there, y_there))  # in no box
-    # the box of each triangle in whole pixels, clipped to the image; most small triangles have none in theirs
-    first_x, last_x, first_y, last_y = box = [
-        limit for place, end in ((x, width), (y, height)) for limit in _limits(place.clamp(-0.5, end - 0.5), triangles)
-    ]
-    drawn = ((first_x <= last_x) & (first_y <= last_y)).flatten().nonzero().squeeze(1)
-    image = drawn.div(triangles.shape[1], rounding_mode="floor")
-    triangle = drawn - image * triangles.shape[1]
-    corners = (triangles.index_select(1, triangle) + image * points.shape[1]).flatten()
-    x, y, z_there = (part.flatten().index_select(0, corners).view(3, -1) for part in (x_there, y_there, z))
-    box = [limit.flatten().index_select(0, drawn) for limit in box]
-    _draw_(best, x, y, z_there, box, image, triangle, height, width, bool(w))
+    box, drawn = _boxes(x, y, triangles, height, width)
+    drawn = drawn.nonzero().squeeze(1)
+    if len(drawn):
+        box = _take(box, drawn)
+        image = drawn.div(triangles.shape[1], rounding_mode="floor")
+        triangle = drawn - image * triangles.shape[1]
+        corners = (triangles.index_select(1, triangle) + image * points.shape[1]).flatten()
+        x, y, depth = (part.view(3, -1) for part in _take((x_there.flatten(), y_there.flatten(), z.flatten()), corners))
+        sides, has_area = _sides(x, y, box, bool(w))
+        _draw_(best.view(-1), sides, has_area, depth, box, image, triangle, height, width, bool(w))
     if w and beside.any():
         _draw_across_(best, across, beside, triangles, height, width)
     return (_LAST - (best & 0xFFFFFFFF)).view(len(points), height, width)
 
 
-def _limits(places, triangles):
-    """(B, F) least, rounded up, and greatest of (B, V) places over the corners of each triangle."""
-    at_corners = places.index_select(1, triangles.flatten()).unflatten(1, (3, -1))
-    return at_corners.amin(1).ceil_(), at_corners.amax(1)
+def _boxes(x, y, triangles, height, width):
+    """Four (B F,) first and last column, first and last row of each triangle in the image; bool: whether it has any.
+
+    Most small triangles have none. The first are whole numbers, the last not yet; (3, F) triangles.
+    """
+    limits = []
+    for place, end in ((x, width), (y, height)):
+        at_corners = place.clamp(-0.5, end - 0.5).index_select(1, triangles.flatten()).unflatten(1, (3, -1))
+        limits += [at_corners.amin(1).ceil_().flatten(), at_corners.amax(1).flatten()]
+    return limits, (limits[0] <= limits[1]) & (limits[2] <= limits[3])
 
 
-def _draw_(best, x, y, z, box, image, triangle, height, width, divided):
-    """Raise `best` to the keys of N triangles, (3, N) corners, at the pixels of their boxes that they cover."""
+def _sides(x, y, box, divided):
+    """Weights of two corners over N triangles, from (3, N) places; and (N,) bool: which triangles have area.
+
+    For corner 1 and for corner 2, (N,) each: the weight at the first pixel of the triangle's box, and what it gains a
+    pixel to the right and a pixel down. All are a little too large, by more than their rounding error: no pixel that
+    is covered is lost.
+    """
     first_x, last_x, first_y, last_y = box
-    columns, rows = ((last.floor() - first).long() + 1 for first, last in ((first_x, last_x), (first_y, last_y)))
     left, top = first_x - x[0], first_y - y[0]
     right_1, down_1, right_2, down_2 = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
-    # twice the triangle's area, and more than its rounding error and that of its parts
-    area = right_1 * down_2 - down_1 * right_2
+    area = right_1 * down_2 - down_1 * right_2  # twice the triangle's
     across, along = right_1.abs() + right_2.abs(), down_1.abs() + down_2.abs()
     rounding = _ROUNDING * across * along
     if divided:  # so were the places themselves rounded
         rounding += _EPSILON * (last_x.abs() * along + last_y.abs() * across)
     has_area = area.abs() > (2 * rounding).clamp(min=_FLAT)
-    slack = rounding.copysign(area)
-    whole = area + 3 * slack
-    # weights of corners 1 and 2 at the box's first pixel, and what they gain a pixel to the right and down
-    side_1 = [(left * down_2 - top * right_2 + slack) / whole, down_2 / whole, -right_2 / whole]
-    side_2 = [(top * right_1 - left * down_1 + slack) / whole, -down_1 / whole, right_1 / whole]
-    depth = z[0], z[1] - z[0], z[2] - z[0]
+    rounding = rounding.copysign(area)
+    whole = area + 3 * rounding
+    return (
+        ((left * down_2 - top * right_2 + rounding) / whole, down_2 / whole, -right_2 / whole),
+        ((top * right_1 - left * down_1 + rounding) / whole, -down_1 / whole, right_1 / whole),
+    ), has_area
+
+
+def _draw_(best, sides, has_area, depth, box, image, triangle, height, width, divided):
+    """Raise `best` to the keys of N triangles at the pixels of their boxes that they cover."""
+    first_x, last_x, first_y, last_y = box
+    columns, rows = ((last.floor() - first).long() + 1 for first, last in ((first_x, last_x), (first_y, last_y)))
     corner = (image * height + first_y.long()) * width + first_x.long()
-    tie = _LAST - triangle
+    depth, tie = (depth[0], depth[1] - depth[0], depth[2] - depth[0]), _LAST - triangle
 
     # every (triangle, pixel of its box) pair, some at a time to bound the memory
     ends = (columns * rows * has_area).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends])[:-1]
-    pairs, at_once = int(ends[-1]) if len(ends) else 0, _at_once(best.device)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    pairs, at_once = int(ends[-1]), _at_once(best.device)
     for begin in range(0, pairs, at_once):
         end = min(begin + at_once, pairs)
-        counts = (ends.clamp(max=end) - starts.clamp(min=begin)).clamp(min=0)
+        counts = (ends.clamp(max=end) - starts.clamp(min=begin)).clamp(min=0) if pairs > at_once else ends - starts
         of = torch.repeat_interleave(counts, output_size=end - begin)
-        step = torch.arange(begin, end, device=best.device) - starts.index_select(0, of)
-        in_row = columns.index_select(0, of)
-        down = step.div(in_row, rounding_mode="floor")
-        right = step - down * in_row
-        pixel = corner.index_select(0, of) + down * width + right
-        right, down = right.double(), down.double()
-        one, two = (
-            torch.addcmul(torch.addcmul(start, right, a_pixel_right), down, a_pixel_down)
-            for start, a_pixel_right, a_pixel_down in (_take(side, of) for side in (side_1, side_2))
-        )
-        covered = ((one >= 0) & (two >= 0) & (one + two <= 1)).nonzero().squeeze(1)
-        one, two, of, pixel = _take((one, two, of, pixel), covered)
-        start, to_1, to_2 = _take(depth, of)
-        level = start.addcmul_(one, to_1).addcmul_(two, to_2)
-        if divided:
-            level = level / (1 + level.abs() * 2**-_DEPTH_BITS)
-        key = tie.index_select(0, of).add_(level.round_().long(), alpha=1 << 32)
-        best.scatter_reduce_(0, pixel, key, "amax")
+        weights, pixel = _weights(of, begin, starts, columns, corner, sides, width)
+        covered = ((weights[0] >= 0) & (weights[1] >= 0) & (weights[0] + weights[1] <= 1)).nonzero().squeeze(1)
+        *weights, of, pixel = _take((*weights, of, pixel), covered)
+        best.scatter_reduce_(0, pixel, _keys(weights, of, depth, tie, divided), "amax")
+
+
+def _weights(of, begin, starts, columns, corner, sides, width):
+    """The two weights, and the place in the flattened images, of the pixels after `begin`, each `of` a triangle."""
+    step = torch.arange(begin, begin + len(of), device=of.device) - starts.index_select(0, of)
+    in_row = columns.index_select(0, of)
+    down = step.div(in_row, rounding_mode="floor")
+    right = step - down * in_row
+    pixel = corner.index_select(0, of) + down * width + right
+    right, down = right.double(), down.double()
+    return [
+        start.addcmul_(right, a_pixel_right).addcmul_(down, a_pixel_down)
+        for start, a_pixel_right, a_pixel_down in (_take(side, of) for side in sides)
+    ], pixel
+
+
+def _keys(weights, of, depth, tie, divided):
+    """The keys, larger nearer, then larger for a lower index, of pixels in triangles."""
+    start, to_1, to_2 = _take(depth, of)
+    level = start.addcmul_(weights[0], to_1).addcmul_(weights[1], to_2)
+    if divided:
+        level = level / (1 + level.abs() * 2**-_DEPTH_BITS)
+    return tie.index_select(0, of).add_(level.round_().long(), alpha=1 << 32)
 
 
 def _draw_across_(best, points, beside, triangles, height, width):
