@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint bench clean
 
 help:
 	@echo "make setup   create $(VENV) and install dualface into it"
 	@echo "make demo    render faces, build shards, train small networks, fuse them, reconstruct a face -> $(DEMO)/"
 	@echo "make test    lint and every test that needs neither a GPU nor minutes"
+	@echo "make bench   time each operation beside its baseline, one table -> benchmarks/results/"
 	@echo "make clean   remove $(VENV) and $(DEMO)"
 
 setup: $(VENV)/installed
@@ -47,6 +48,9 @@ lint: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info

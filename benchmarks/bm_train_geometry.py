@@ -18,6 +18,7 @@ import click
 import numpy as np
 import torch
 from provenance import provenance
+from timing import interleaved
 
 from asmgen.asmd import QUANTUM
 from asmgen.maps import AttributeMaps
@@ -59,7 +60,7 @@ class RandomFaces:
         return {"image": torch.tensor(photos, device=device), **tensors}
 
 
-def measure(task: GeometryTask, batches, steps: int) -> dict:
+def time_steps(task: GeometryTask, batches, steps: int) -> dict:
     """Time steps one by one, each until the device has finished, after some to warm up."""
     on_gpu = task.device.type == "cuda"
     if on_gpu:
@@ -79,6 +80,37 @@ def measure(task: GeometryTask, batches, steps: int) -> dict:
         "seconds_per_step_10_to_90_percent": [round(timed[int(part * (steps - 1))], 5) for part in (0.1, 0.9)],
         "mean_images_per_second": round(size * len(timed) / sum(timed), 2), "peak_memory_mib": round(peak / 2**20),
     }
+
+
+def measure(quick: bool) -> list[dict]:
+    """Time training steps in float32 and as they are, in turns: rows for ``bench.py``."""
+    if not torch.cuda.is_available():
+        raise SystemExit("needs a GPU: on a CPU training is float32 as it is")
+    device, model = torch.device("cuda"), load_model("open")
+    width, size, batch_size = (0.25, 256, 8) if quick else (1.0, 256, 32)
+    random_faces, face = RandomFaces(model, size), model.face_only()
+    maps, raw = AttributeMaps.from_model(face, make_chart(face, size=size)), random_faces.batch(batch_size, device)
+
+    def steps(mixed_precision: bool, channels_last: bool):
+        config = GeometryConfig(
+            width=width, batch_size=batch_size, parameter_steps=0, validation_fraction=0,
+            mixed_precision=mixed_precision, channels_last=channels_last,
+        )
+        task = GeometryTask(random_faces, face, maps, config, device, 0)
+
+        def step():
+            task.step(raw, 0)
+            torch.cuda.synchronize()
+
+        return step
+
+    plain, ours = interleaved({name: steps(*VARIANTS[name]) for name in (*VARIANTS,)[::2]}, 20, WARM_UP).values()
+    return [{
+        "operation": f"geometry training step, width {width}, {size} px, batch {batch_size}",
+        "baseline": f"float32: {batch_size / plain.seconds:.0f} img/s",
+        "ours": f"bfloat16, channels last: {batch_size / ours.seconds:.0f} img/s",
+        "ratio": plain.seconds / ours.seconds,
+    }]
 
 
 @click.command()
@@ -112,7 +144,7 @@ def main(width, size, batch_size, steps, shards, workers, device, output):
                 raw, total = random_faces.batch(count, device), WARM_UP + steps
                 batches = (raw for _ in range(total)) if source == "device" else task.batches(0, total)
                 results.append({
-                    "variant": name, "data": source, "batch_size": count, **measure(task, batches, steps)
+                    "variant": name, "data": source, "batch_size": count, **time_steps(task, batches, steps)
                 })
                 click.echo(json.dumps(results[-1]))
                 del task

@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from bm_train_geometry import WARM_UP, measure
+from bm_train_geometry import WARM_UP, time_steps
 from provenance import provenance
+from timing import interleaved
 
 from bfm.charts import make_chart
 from bfm.model_file import load_model
@@ -61,6 +62,42 @@ class RandomTriplets:
         return {key: torch.tensor(value, device=device) for key, value in raw.items()}
 
 
+def texture_task(variant: str, width: float, batch_size: int, triplets, face, chart, device: torch.device):
+    """Return the task of one of the `VARIANTS`, with random K and phi where it wants them."""
+    config = TextureConfig(width=width, batch_size=batch_size, validation_fraction=0, **VARIANTS[variant])
+    guided = config.stylisation == "srsm" and config.landmark_branch
+    phi = PerceptualFeatures(vgg19_layers(), *imagenet_normalisation(), "random") if config.omega_c else None
+    return TextureTask(
+        triplets, face, chart, config, device, phi=phi,
+        landmarks=LandmarkNetwork().eval().requires_grad_(False) if guided else None,
+    )
+
+
+def measure(quick: bool) -> list[dict]:
+    """Time training steps of both stylisations in turns: rows for ``bench.py``."""
+    device, model = torch.device(default_device()), load_model("open")
+    width, size, batch_size = (0.125, 64, 2) if quick else (1.0, 256, 8)
+    triplets, face = RandomTriplets(model, size), model.face_only()
+    chart, raw = make_chart(face, size=size), triplets.batch(batch_size, device)
+
+    def steps(variant: str):
+        task = texture_task(variant, width, batch_size, triplets, face, chart, device)
+
+        def step():
+            task.step(raw, 0)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return step
+
+    adain, ours = interleaved({name: steps(name) for name in ("AdaIN", "n=16")}, 5 if quick else 20, 2).values()
+    return [{
+        "operation": f"texture training step, width {width}, {size} px, batch {batch_size}",
+        "baseline": f"AdaIN, no regions: {batch_size / adain.seconds:.1f} img/s",
+        "ours": f"SRSM n=16: {batch_size / ours.seconds:.1f} img/s", "ratio": adain.seconds / ours.seconds,
+    }]
+
+
 @click.command()
 @click.option("--width", type=float, default=1.0, show_default=True)
 @click.option("--size", type=int, default=256, show_default=True)
@@ -77,16 +114,10 @@ def main(width, size, batch_size, steps, variants, device, output):
     results = []
     for count in batch_size:
         for name in variants.split(";"):
-            config = TextureConfig(width=width, batch_size=count, validation_fraction=0, **VARIANTS[name])
-            guided = config.stylisation == "srsm" and config.landmark_branch
-            phi = PerceptualFeatures(vgg19_layers(), *imagenet_normalisation(), "random") if config.omega_c else None
-            task = TextureTask(
-                triplets, face, chart, config, device, phi=phi,
-                landmarks=LandmarkNetwork().eval().requires_grad_(False) if guided else None,
-            )
+            task = texture_task(name, width, count, triplets, face, chart, device)
             raw = triplets.batch(count, device)
             results.append({
-                "variant": name, "batch_size": count, **measure(task, (raw for _ in range(WARM_UP + steps)), steps)
+                "variant": name, "batch_size": count, **time_steps(task, (raw for _ in range(WARM_UP + steps)), steps)
             })
             click.echo(json.dumps(results[-1]))
             del task
