@@ -1,0 +1,180 @@
+"""Images a second of dataset generation on one core, beside the common way: `baseline_pipeline`.
+
+Both read the same photos with their annotation and write crops and maps. Ours is the work of one worker process of
+``dualface build asmd``, from the files to finished shards; models are loaded and compiled before. They take turns, some
+photos each. ``--scaling`` runs two such processes at once, and compares with one alone.
+
+    python benchmarks/bm_asmd.py -o asmd.json
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import torch
+from baseline_pipeline import BaselinePipeline
+from provenance import provenance
+from timing import interleaved
+
+from asmgen.asmd import ENCODINGS
+from asmgen.build import asmd_plan
+from asmgen.crop import crop_image, face_square
+from asmgen.faces import FacePlacer
+from asmgen.images import encode_image, read_photo
+from asmgen.photometry import Photometry
+from asmgen.pipeline import PhotoPass
+from asmgen.shard_job import BATCH, Job, fill_slice
+from asmgen.shards import shard_path
+from asmgen.synth import synthesize_300wlp
+from asmgen.w300lp import find_samples, read_sample
+from asmgen.workers import share
+from bfm.open_face import open_face_model
+from model.trainer import json_text
+
+SIZE = 256
+BASELINE_PHOTOS = 8
+
+
+class OneWorker:
+    """What a worker process of a build does, in this process: a shard of some photos, again and again."""
+
+    def __init__(self, photos: Path, folder: Path, refit: bool = False):
+        model = open_face_model()
+        passes = [
+            PhotoPass(photos, model, size=SIZE, encoding=encoding, chart="default", shard_size=1024, seed=0,
+                      count=None, refit=refit)
+            for encoding in ENCODINGS
+        ]
+        self.entries, self._folder = passes[0].entries, folder
+        plans = [asmd_plan(one, folder / encoding) for one, encoding in zip(passes, ENCODINGS)]
+        for plan in plans:
+            plan.out_dir.mkdir(parents=True)
+        placer = partial(FacePlacer, passes[0].face, SIZE, refit)
+        self._job = share(Job(placer, passes[0].constants, plans), folder / "job")
+
+    def __call__(self, encoding: str, count: int) -> None:
+        """Make a shard of the first photos."""
+        paths = [shard_path(self._folder / one, 0, 1) if one == encoding else None for one in ENCODINGS]
+        fill_slice(self._job, self._folder / "ticks", self.entries[:count], paths)
+
+
+def measure(quick: bool) -> list[dict]:
+    """Return one row an encoding, baseline against ours."""
+    cv2.setNumThreads(1)
+    count, rounds = (BATCH, 5) if quick else (3 * BATCH, 9)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        model = open_face_model()
+        synthesize_300wlp(folder / "photos", model, count)
+        baseline, worker = BaselinePipeline(model.face_only(), SIZE, folder), OneWorker(folder / "photos", folder)
+        photos = [entry.image_path for entry in worker.entries]
+
+        def common():
+            for photo in photos[:BASELINE_PHOTOS]:
+                baseline(photo, folder / photo.stem)
+
+        timings = interleaved(
+            {"baseline": common, **{one: partial(worker, one, count) for one in ENCODINGS}}, rounds
+        )
+    usual = timings["baseline"]
+    rows = []
+    for encoding in ENCODINGS:
+        ours, rate = timings[encoding], BASELINE_PHOTOS / usual.seconds
+        rows.append({
+            "operation": f"build asmd, {encoding}", "baseline": f"{rate:.0f} img/s a core",
+            "ours": f"{count / ours.seconds:.0f} img/s a core", "ratio": count / ours.seconds / rate,
+            "processor_time_ratio": count / ours.process_seconds * usual.process_seconds / BASELINE_PHOTOS,
+            "photos": count, "baseline_triangles": len(baseline.triangles), "baseline_vertices": len(baseline.mean),
+            "milliseconds_10_to_90_percent": [round(1e3 * part / count, 2) for part in (ours.low, ours.high)],
+        })
+    return rows
+
+
+def stages(photos: Path) -> dict[str, float]:
+    """Return the milliseconds a photo of what a worker does before the maps, each stage by itself."""
+    model = open_face_model().face_only()
+    entries = find_samples(photos)[:BATCH]
+    samples = [read_sample(entry, model) for entry in entries]
+    squares = [face_square(sample.landmarks) for sample in samples]
+    crops = [crop_image(sample.image, square, SIZE) for sample, square in zip(samples, squares)]
+    photometry, placer = Photometry(model), FacePlacer(model, SIZE, False)
+    known = [np.stack([getattr(sample, key) for sample in samples])
+             for key in ("id_coeffs", "exp_coeffs", "pose", "position", "albedo_coeffs")]
+    images = [sample.image for sample in samples]
+    look = photometry.look(images, *known[:4])
+    timings = interleaved({
+        "read and decode": lambda: [read_photo(entry.image_path) for entry in entries],
+        "crop": lambda: [crop_image(image, square, SIZE) for image, square in zip(images, squares)],
+        "encode": lambda: [encode_image(crop) for crop in crops],
+        "surface samples": lambda: photometry.look(images, *known[:4]),
+        "light": lambda: photometry.light(look, known[4]),
+        "placing, all of these and the annotation": lambda: placer.place_batch(entries),
+    }, 9)
+    return {name: 1e3 * timing.seconds / len(entries) for name, timing in timings.items()}
+
+
+def scaling(photos: Path, encoding: str, seconds: float = 6.0) -> float:
+    """Return the photos a second of two worker processes together over those of one alone."""
+    context = multiprocessing.get_context("spawn")
+    rates = {}
+    for processes in (1, 2, 1, 2):
+        start, found = context.Barrier(processes), context.Queue()
+        workers = [
+            context.Process(target=_run, args=(photos, encoding, seconds, start, found)) for _ in range(processes)
+        ]
+        for worker in workers:
+            worker.start()
+        rates.setdefault(processes, []).append(sum(found.get() for _ in workers))
+        for worker in workers:
+            worker.join()
+    return statistics.median(rates[2]) / statistics.median(rates[1])
+
+
+def _run(photos, encoding, seconds, start, found) -> None:
+    """Make shards until the time is over, from when all processes are ready."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        worker = OneWorker(photos, Path(folder))
+        worker(encoding, BATCH)
+        start.wait()
+        begun, done = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            worker(encoding, len(worker.entries))
+            done += len(worker.entries)
+        found.put(done / (time.perf_counter() - begun))
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer photos and rounds.")
+@click.option("--scaling", "two", is_flag=True, help="Also two processes against one.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
+def main(quick: bool, two: bool, output: Path | None):
+    """Compare with the common way, and time the stages."""
+    rows = measure(quick)
+    for row in rows:
+        click.echo(f"{row['operation']:<24}{row['baseline']:>20}{row['ours']:>20}{row['ratio']:>8.1f} times "
+                   f"({row['processor_time_ratio']:.1f} by processor time)")
+    with tempfile.TemporaryDirectory() as folder:
+        synthesize_300wlp(Path(folder, "photos"), open_face_model(), BATCH)
+        parts = stages(Path(folder, "photos"))
+        together = {one: scaling(Path(folder, "photos"), one) for one in ENCODINGS} if two else {}
+    for name, milliseconds in parts.items():
+        click.echo(f"{name:<44}{milliseconds:>8.3f} ms a photo")
+    for encoding, ratio in together.items():
+        click.echo(f"two processes, {encoding:<29}{ratio:>8.2f} times one")
+    if output:
+        report = {"benchmark": "asmd", **provenance(torch.device("cpu")), "results": rows, "stages_ms": parts,
+                  "two_processes": together}
+        output.write_text(json_text(report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
