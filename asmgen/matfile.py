@@ -22,6 +22,7 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _TEXT_CLASS = 4
 _COMPLEX_FLAG = 0x0800
+_TAGS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
 
 def read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
@@ -70,7 +71,7 @@ def read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
 
 def _element(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
     """Type, content and end of the element at an offset."""
-    kind, size = struct.unpack_from(f"{order}II", data, offset)
+    kind, size = _TAGS[order].unpack_from(data, offset)
     if kind >> 16:  # up to four bytes, packed into the tag
         kind, size, start, end = kind & 0xFFFF, kind >> 16, offset + 4, offset + 8
         if size > 4:
@@ -99,9 +100,11 @@ def _array(content: bytes, order: str, keys: tuple[str, ...]) -> tuple[str, np.n
     if array_class == _TEXT_CLASS:
         encoding = {4: "utf-16", 16: "utf-8", 17: "utf-16"}.get(stored, "latin-1")
         return name, values.decode(encoding + {"<": "-le", ">": "-be"}[order] if encoding == "utf-16" else encoding)
-    shape = np.frombuffer(dims, f"{order}i4")
+    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
     values = np.frombuffer(values, order + _STORED[stored])
-    if (shape < 0).any():
-        raise ValueError(f"{name} has shape {tuple(shape.tolist())}")
-    with np.errstate(all="ignore"):
-        return name, values.astype(_CLASSES[array_class]).reshape(shape, order="F")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{name} has shape {shape}")
+    if values.dtype != _CLASSES[array_class]:  # stored in fewer bytes, or swapped
+        with np.errstate(all="ignore"):
+            values = values.astype(_CLASSES[array_class])
+    return name, values.reshape(shape, order="F")

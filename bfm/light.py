@@ -21,7 +21,7 @@ UNIT_LIGHT = (1 / _Y00, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 _SATURATED = 250 / 255
 _RIDGE = 1e-4
-_ROUNDS = 10
+_ROUNDS = 6
 
 
 def sh_basis(normals: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def fit_light(
     """Fit the light to a photo: least squares of ``colours - albedo * (sh_basis(normals) @ light)``.
 
     Texels with a channel above 250/255 are left out. Those that disagree with the fit (glasses, hair, highlights,
-    cast shadows) count less in the next of ten rounds, by the Geman-McClure weight at twice the median residual.
+    cast shadows) count less in the next of six rounds, by the Geman-McClure weight at twice the median residual.
     As a photo shows at most half of all normals, some combinations of coefficients are hardly seen: a ridge of
     1e-4 of the mean squared regressor keeps those small.
 
@@ -88,20 +88,19 @@ def fit_light(
         raise ValueError(
             f"the light needs at least 9 unsaturated texels with albedo, got {count.min()}; is the face visible?"
         )
-    basis = sh_basis(normals)
-    across = basis.swapaxes(-1, -2)
+    basis = np.ascontiguousarray(sh_basis(normals).swapaxes(-1, -2))  # texels last, for long inner loops
     ridge = _RIDGE / 9 * np.diag([0, *[1] * 8])  # the constant term is always seen
     trust = usable.astype(power.dtype)
     for _ in range(_ROUNDS):
-        gram = (across @ (basis * (trust * power)[..., None])).astype(np.float64)
+        gram = ((basis * (trust * power)[..., None, :]) @ basis.swapaxes(-1, -2)).astype(np.float64)
         gram += ridge * np.trace(gram, axis1=-2, axis2=-1)[..., None, None]
-        light = np.linalg.solve(gram, across @ (trust * product)[..., None])
-        shading = (basis @ light.astype(power.dtype))[..., 0]
+        light = np.linalg.solve(gram, basis @ (trust * product)[..., None])[..., 0]
+        shading = (light.astype(power.dtype)[..., None, :] @ basis)[..., 0, :]
         residual = np.sqrt(np.maximum((power * shading - 2 * product) * shading + energy, 0) / 3)
         unlike = residual / (2 * _median(residual, usable, count)[..., None] + 1e-4)
         trust = usable / (1 + unlike**2) ** 2
     score = np.sqrt(np.einsum("...n,...n->...", usable * residual, residual) / count)
-    return light[..., 0].astype(np.float32), score
+    return light.astype(np.float32), score
 
 
 def _median(values: np.ndarray, usable: np.ndarray, count: np.ndarray) -> np.ndarray:
