@@ -1,7 +1,7 @@
 """Tasks on other machines, through joblib's backends for Dask and Ray. All machines see the same files.
 
-A worker may die: Dask gives its tasks to another, and Ray ends the run. Whatever a task makes must appear whole, and
-be the same when it is made twice.
+A worker may die: its tasks are done again. So what a task makes must appear whole, and be the same when it is made
+twice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 
 import joblib
@@ -23,6 +23,7 @@ _AHEAD = "256 + 2 * n_jobs"
 WATCH_EVERY = 0.2
 """Seconds."""
 
+_RETRIES = 3  # of a task whose worker died
 _WAIT_FOR_WORKERS = 30  # seconds
 _one_task = threading.Lock()
 
@@ -76,7 +77,7 @@ def cluster(backend: str, address: str | None = None) -> Iterator[None]:
             import_module(package)
         except ImportError as error:
             raise ValueError(f"{package} cannot be imported ({error}); pip install 'dualface[{backend}]'") from error
-    with {"dask": _dask, "ray": _ray}[backend](address) as connected, joblib.parallel_config(connected):
+    with {"dask": _dask, "ray": _ray}[backend](address):
         yield
 
 
@@ -109,11 +110,8 @@ def run_on_cluster(function: Callable, tasks: Sequence[tuple], watch: Callable[[
         raises is raised here.
     """
     calls = (joblib.delayed(_alone)(number, function, *task) for number, task in enumerate(tasks))
-    parallel = joblib.Parallel(
-        n_jobs=-1, batch_size=1, pre_dispatch=_AHEAD, return_as="generator_unordered", max_nbytes=None
-    )
-    with _watching(watch), closing(parallel(calls)) as finished:
-        results = dict(finished)
+    with _watching(watch):
+        results = dict(joblib.Parallel(n_jobs=-1, batch_size=1, pre_dispatch=_AHEAD, max_nbytes=None)(calls))
     watch()
     lost = {number: result.reason for number, result in sorted(results.items()) if isinstance(result, _Lost)}
     if lost:
@@ -164,8 +162,8 @@ def _watching(watch: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _dask(address: str | None) -> Iterator[ParallelBackendBase]:
-    """Connect to a scheduler of Dask."""
+def _dask(address: str | None) -> Iterator[None]:
+    """Let joblib work through a scheduler of Dask, which gives a task to others when its worker dies."""
     import dask
     from distributed import Client
 
@@ -179,7 +177,8 @@ def _dask(address: str | None) -> Iterator[ParallelBackendBase]:
             raise WorkersLost(
                 f"the scheduler {address} has no workers; start some: dask worker {address} --nthreads 1 --nworkers -1"
             ) from error
-        yield _surviving_backend(client)
+        with joblib.parallel_config(_surviving_backend(client)):
+            yield
 
 
 def _surviving_backend(client: object) -> ParallelBackendBase:
@@ -214,11 +213,17 @@ def _surviving_backend(client: object) -> ParallelBackendBase:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[str]:
-    """Connect to Ray."""
+def _ray(address: str | None) -> Iterator[None]:
+    """Let joblib work through Ray, which starts a worker that died again, and its task with it."""
     import ray
     from ray.util.joblib import register_ray
 
     register_ray()
-    with ray.init(address=address or "auto"):
-        yield "ray"
+    lives = {"max_restarts": -1, "max_task_retries": _RETRIES}
+    with ray.init(address=address or "auto"), joblib.parallel_config("ray", ray_remote_args=lives):
+        try:
+            yield
+        except ray.exceptions.RayActorError as error:
+            raise WorkersLost(
+                f"a task ended {_RETRIES + 1} workers of Ray; give workers more memory, what is written is kept"
+            ) from error

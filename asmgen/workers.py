@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,6 +61,9 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
             for number in islice(left, 2 * workers - len(running)):
                 running[pool.submit(function, *tasks[number])] = number
             done, _ = wait(running, WATCH_EVERY, FIRST_COMPLETED)
+            if not done and not pool._executor_manager_thread.is_alive():
+                _kill(pool)
+                raise WorkersLost("the thread that feeds the workers has failed; run again, what is written is kept")
             if time.monotonic() - watched >= WATCH_EVERY:
                 watch()
                 watched = time.monotonic()
@@ -86,8 +91,21 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     )
 
 
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the workers of a pool whose own thread can not: it died of an exception (as one while it started a worker in
+    place of another), and neither tasks nor this process would ever end."""
+    for worker in pool._processes.values():
+        worker.terminate()
+
+
 def _end_with(parent: int) -> None:
-    """End this worker soon after its parent, also one that was killed: a rerun must not meet it at the same files."""
+    """End this worker soon after its parent, also one that was killed: a rerun must not meet it at the same files.
+
+    ``kill -USR1 PID`` makes it say where it stands.
+    """
+    if hasattr(faulthandler, "register"):  # not on Windows
+        faulthandler.register(signal.SIGUSR1)
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_EVERY)
