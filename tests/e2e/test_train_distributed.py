@@ -1,0 +1,133 @@
+"""Two processes that train together do what one does, and end together."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shared_training
+import torch
+from toy import toy_model
+from toy_asmd import write_toy_asmd
+from toy_ftd import write_toy_ftd
+from training_runs import PowerCut, cut_at, without_times
+
+from model.checkpoint import load_checkpoint
+from model.fusion_losses import spread
+from model.train_geometry import load_geometry_stream, train_geometry
+from model.trainer import read_log
+
+TESTS = Path(shared_training.__file__).parent
+KINDS = ("geometry", "identity", "landmarks", "texture")
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder of runs by one process, ``alone``, and by two, ``together``; and how the two ended."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_toy_asmd(folder / "asmd", toy_model(), 12, shared_training.SIZE)
+    write_toy_ftd(folder / "ftd", toy_model(), 12, shared_training.SIZE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.trainer.draw_curves", lambda run_dir: None)
+        with pytest.raises(PowerCut):
+            train_geometry(
+                folder / "asmd", folder / "begun", shared_training.GEOMETRY, toy_model(), "cpu", on_log=cut_at(4)
+            )
+        processes = [start(folder, rank, port) for port in [free_port()] for rank in range(2)]
+        shared_training.train_all(folder, folder / "alone")
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    return folder, [process.returncode for process in processes], said
+
+
+def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
+    """Start one of two processes as torchrun does."""
+    tests = Path(shared_training.__file__).parent
+    return subprocess.Popen(
+        [sys.executable, shared_training.__file__, str(folder)], stderr=subprocess.PIPE, text=True, env={
+            **os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1",
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        },
+    )
+
+
+def losses(run: Path) -> list[dict]:
+    """The records of a log that hold losses, without times."""
+    return [record for record in without_times(read_log(run)) if "loss" in record]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_have_the_losses_of_one(runs, kind):
+    alone, together = (losses(runs[0] / name / kind) for name in ("alone", "together"))
+    assert len(alone) == len(together) >= 3
+    for ours, theirs in zip(together, alone):
+        assert ours == pytest.approx(theirs, rel=5e-6)
+
+
+def test_what_they_train_is_used_and_gone_on_with_in_one(runs):
+    folder = runs[0]
+    for kind in KINDS:
+        alone, together = (load_checkpoint(folder / name / kind, kind) for name in ("alone", "together"))
+        assert alone["step"] == together["step"] and alone["config"] == together["config"]
+        for key, ours in together["networks"].items():
+            theirs = alone["networks"][key]
+            assert ours.keys() == theirs.keys()
+            for name in ours:
+                if name.endswith((".running_var", ".num_batches_tracked")):
+                    torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-6)
+    ours, theirs = (load_geometry_stream(folder / name / "geometry").network for name in ("alone", "together"))
+    image = torch.rand(1, 3, shared_training.SIZE, shared_training.SIZE)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-4)
+
+
+def test_two_go_on_with_what_one_began(runs):
+    folder = runs[0]
+    assert load_checkpoint(folder / "begun", "geometry")["step"] == 5
+    for ours, theirs in zip(losses(folder / "begun"), losses(folder / "alone" / "geometry"), strict=True):
+        assert ours == pytest.approx(theirs, rel=5e-6)
+
+
+def test_the_first_alone_validates(runs):
+    alone, together = (
+        [record for record in read_log(runs[0] / name / "geometry") if "validation" in record]
+        for name in ("alone", "together")
+    )
+    assert [record["step"] for record in together] == [3, 5]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-4)
+
+
+def test_the_spread_of_faces_is_that_of_the_whole_batch(runs):
+    expected = float(spread(shared_training.points()))
+    assert expected > 1
+    for rank in range(2):
+        assert float((runs[0] / f"spread-{rank}").read_text()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_networks_start_as_the_first_one_does(runs):
+    torch.manual_seed(0)
+    expected = repr(torch.nn.Linear(2, 2).weight.tolist())
+    assert [(runs[0] / f"start-{rank}").read_text() for rank in range(2)] == [expected] * 2
+
+
+def test_batches_that_cannot_be_shared_are_refused(runs):
+    for rank in range(2):
+        said = (runs[0] / f"refused-{rank}").read_text()
+        assert said == "the batch size must be a multiple of the 2 processes that share each batch, got 3"
+    assert not (runs[0] / "odd").exists()
+
+
+def test_all_end_when_one_fails(runs):
+    folder, codes, said = runs
+    assert codes == [1, 1]
+    assert said[1].rstrip().endswith("shared_training.Unplugged") or "Unplugged" in said[1]
+    assert "Connection closed by peer" in said[0] or "Connection reset by peer" in said[0]
+    assert [record["step"] for record in losses(folder / "failing")] == [1]
