@@ -24,6 +24,7 @@ from bfm.morphable_model import MorphableModel
 from bfm.pose import project
 from bfm.sampling import sample_image
 from texgen.fill import fill_map
+from texgen.occlusion import Occlusion
 from texgen.visibility import visible_texels
 
 FACING = 0.3
@@ -116,6 +117,7 @@ class TextureMapper:
         self._surface = np.flatnonzero(surface_texels(model, chart))
         self._in_chart, self._chart_texels = chart.mask.view(np.uint8), np.flatnonzero(chart.mask)
         self._to_texels = chart.to_texels
+        self._occlusion = Occlusion(model, chart, self._surface)
         self.spacing = _spacing(model, chart)
         height = (self._to_texels @ model.mean_shape[:, 1])[self._surface]
         brows, eyes = (model.mean_shape[model.landmarks[part], 1] for part in (slice(17, 27), slice(36, 48)))
@@ -185,14 +187,17 @@ class TextureMapper:
             Float32 throughout.
         """
         points = np.ascontiguousarray(project(vertices, pose, position).T, np.float32)
-        at_texels = np.stack([self._to_texels @ values for values in (*points, *self._normals(points))])
+        normals, away = self._normals(points)
+        at_texels = np.stack([self._to_texels @ values for values in (*points, *normals)])
         texels, normals, scale = at_texels[:3], _unit_(at_texels[3:]), float(position[2])
-        surface, facing = texels.take(self._surface, axis=1).T, normals.take(self._surface, axis=1).T
+        surface, facing = texels.take(self._surface, axis=1), normals.take(self._surface, axis=1)
+        cell = CELL * self.spacing * scale
+        hidden = self._occlusion.hidden(points, away, surface, np.flatnonzero(facing[2] > FACING), cell)
         seen = visible_texels(
-            surface, facing, surface, facing, CELL * self.spacing * scale, FACING,
-            self._margin * scale, INNER_MARGIN * scale, STEP * scale,
+            surface.T, facing.T, surface.T, facing.T, cell, FACING,
+            self._margin * scale, INNER_MARGIN * scale, STEP * scale, hidden,
         )
-        for places, side in ((surface[:, 0], image.shape[1]), (surface[:, 1], image.shape[0])):
+        for places, side in zip(surface, image.shape[1::-1]):
             seen &= (places >= 0) & (places <= side - 1)
         square = self._chart.mask.shape
         visible = np.zeros(square, bool)
@@ -205,7 +210,7 @@ class TextureMapper:
         )
 
     def _normals(self, points):
-        """(3, V) unit normals in camera axes, as `bfm.render.vertex_normals`, whose sums are prepared here."""
+        """(3, V) unit normals in camera axes, as `bfm.render.vertex_normals`, and which triangles are turned away."""
         x, y, z = points
         (ax, bx, cx), (ay, by, cy), (az, bz, cz) = (
             [values.take(corner) for corner in self._corners] for values in (x, -y, z)
@@ -214,7 +219,7 @@ class TextureMapper:
             b -= a
             c -= a
         normals = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
-        return _unit_(np.stack([self._about_vertex @ values for values in normals]))
+        return _unit_(np.stack([self._about_vertex @ values for values in normals])), normals[2] <= 0
 
     def _without_islands(self, visible):
         """The (S, S) visible texels but for small pieces of which most is seen on the other side too."""

@@ -2,9 +2,9 @@
 
 The face's surface is sampled densely and evenly (the texels of a chart are such samples), and the samples are put
 into square cells of the view that are a little wider than their spacing, so that no cell on the face stays empty. The
-nearest sample of a cell, continued along its tangent plane, stands for the surface there. That costs a few passes
-over the samples, a tenth of rasterising a dense mesh, and is right but for one cell along outlines, which the margins
-leave out anyway.
+nearest sample of a cell tells the depth there: outlines are where it ends or breaks off. Where nobody knows better
+(`texgen.occlusion` does, for a face's own texels), that sample, continued along its tangent plane, also stands for
+the surface that may hide others; that is right but for one cell along outlines.
 
 Dimension key: T texels, N samples of the surface. Points and normals as in `bfm.render`: x right, y down and depth
 in pixels, larger nearer; normals in camera axes, y up.
@@ -26,6 +26,7 @@ SLACK = 1.0
 def visible_texels(
     texels: np.ndarray, normals: np.ndarray, surface: np.ndarray, surface_normals: np.ndarray, cell: float,
     facing: float = 0.0, outer_margin: float | np.ndarray = 0.0, inner_margin: float = 0.0, step: float = np.inf,
+    hidden: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return which texels the camera sees.
 
@@ -53,6 +54,8 @@ def visible_texels(
         Least distance from a hole of the view (the open mouth) and from steps in depth, pixels.
     step : float
         Least height of such a step, pixels of depth between neighbouring cells.
+    hidden : np.ndarray | None
+        (T,) bool, what is known to be hidden; None judges by the nearest samples.
 
     Returns
     -------
@@ -75,27 +78,33 @@ def visible_texels(
         return np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
 
     nearest = _nearest(sample_depth, cells(sample_x, sample_y), rows * columns)
-    seen = np.flatnonzero(normals[:, 2] > facing)
-    x, y, depth = (values.take(seen) for values in np.ascontiguousarray(texels.T))
-    front = nearest.take(cells(x, y))
-    right, up, toward = (values.take(front) for values in np.ascontiguousarray(surface_normals.T))
-    slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.sqrt(right * right + up * up), 1e-6))
-    ahead = (sample_x.take(front) - x) * right + (y - sample_y.take(front)) * up
-    plane = sample_depth.take(front) + ahead * slope
-    kept = np.flatnonzero((plane - depth <= SLACK * cell) | (front < 0))
-
+    shown = normals[:, 2] > facing
+    if hidden is None:
+        shown &= ~_behind(texels, surface, surface_normals, nearest[cells(*texels[:, :2].T)], SLACK * cell)
+    else:
+        shown &= ~hidden
     if np.any(outer_margin) or inner_margin:
-        outer_margin = np.broadcast_to(outer_margin, len(texels))[seen[kept]]
+        kept = np.flatnonzero(shown)
+        x, y = (values.take(kept) for values in np.ascontiguousarray(texels.T[:2]))
+        outer_margin = np.broadcast_to(outer_margin, len(texels))[kept]
         relief = np.where(nearest < 0, np.nan, sample_depth[nearest]).reshape(rows, columns)
         away = cv2.merge([_distance(outline) for outline in _outlines(relief, step)])
-        places = np.stack([(x[kept] - left) / cell, (y[kept] - top) / cell], 1) - np.float32(0.5)
+        places = np.stack([(x - left) / cell, (y - top) / cell], 1) - np.float32(0.5)
         room = cell * (sample_image(away, places) - 0.5)  # from the centres of cells, of which half is covered
-        kept = kept[
+        shown[kept] = (
             ((room[:, 0] > outer_margin) | (outer_margin == 0)) & ((room[:, 1] > inner_margin) | (inner_margin == 0))
-        ]
-    visible = np.zeros(len(texels), bool)
-    visible[seen[kept]] = True
-    return visible
+        )
+    return shown
+
+
+def _behind(texels, surface, surface_normals, front, slack):
+    """(T,) whether texels lie behind the plane of the sample `front` of their cell; not where that is -1."""
+    x, y, depth = texels.T
+    sample_x, sample_y, sample_depth = surface.T
+    right, up, toward = surface_normals[front].T
+    slope = np.minimum(1 / np.maximum(toward, 1e-3), STEEPEST / np.maximum(np.hypot(right, up), 1e-6))
+    plane = sample_depth[front] + ((sample_x[front] - x) * right + (y - sample_y[front]) * up) * slope
+    return (plane - depth > slack) & (front >= 0)
 
 
 def _nearest(depth, place, count):
