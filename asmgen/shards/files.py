@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,8 @@ from asmgen.shards.packing import DIFFERENCES, undo_differences
 
 SMALL_CHUNK = 16384
 """Bytes: a sample's array from this size has its own chunk, smaller ones share one of this size."""
+
+_KEPT = 2**23  # bytes of a column of small values
 
 
 def digest(constants: dict) -> str:
@@ -48,6 +51,20 @@ class Ragged:
         joined = self._bytes[offsets[0]:offsets[-1]].tobytes()
         blobs = [joined[left - offsets[0]:right - offsets[0]] for left, right in zip(offsets, offsets[1:])]
         return [blob.decode() for blob in blobs] if self._text else blobs
+
+
+class SmallValues:
+    """One column of an open file with few bytes a sample: read whole at first use, which is as quick as one sample."""
+
+    def __init__(self, dataset: h5py.Dataset):
+        self._dataset = dataset
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        return self._dataset[:]
+
+    def __getitem__(self, rows: int | slice) -> np.ndarray:
+        return self._values[rows].copy()
 
 
 class Differences:
@@ -98,6 +115,12 @@ def _column(item: h5py.Dataset | h5py.Group) -> h5py.Dataset | Differences | Rag
     if isinstance(item, h5py.Group):
         return Ragged(item)
     return Differences(item) if DIFFERENCES in item.attrs else item
+
+
+def for_random_reads(column: h5py.Dataset | Differences | Ragged) -> Differences | Ragged | SmallValues | h5py.Dataset:
+    """Return a column that answers for single samples fast."""
+    is_small = isinstance(column, h5py.Dataset) and column.nbytes <= min(_KEPT, SMALL_CHUNK * len(column))
+    return SmallValues(column) if is_small else column
 
 
 def large_chunks(column: h5py.Dataset | Differences | Ragged) -> int | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from asmgen.shards.files import columns_of, items, open_shard, reading
+from asmgen.shards.files import columns_of, for_random_reads, items, open_shard, reading
 from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 
-_OPEN_FILES = 32  # handles kept a process
+_OPEN_FILES = 128  # handles kept a process; each has about 1.5 MB of small values when a thousand samples are in a file
 
 
 def open_kind(source: str | Path | Sequence, kind: str, schema_version: int) -> ShardSet:
@@ -160,7 +160,8 @@ class ShardSet:
             self._handles, self._pid = OrderedDict(), os.getpid()
         if shard not in self._handles:
             file = open_shard(self.paths[shard])
-            self._handles[shard] = file, columns_of(file["samples"])
+            columns = columns_of(file["samples"])
+            self._handles[shard] = file, {key: for_random_reads(column) for key, column in columns.items()}
             if len(self._handles) > _OPEN_FILES:
                 self._handles.popitem(last=False)  # it closes when its last user lets go
         self._handles.move_to_end(shard)
