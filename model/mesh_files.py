@@ -6,6 +6,9 @@ too. OBJ and PLY are in millimetres, GLB in metres. Dimension key: V vertices, F
 
 from __future__ import annotations
 
+import io
+import json
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +24,7 @@ PNG_LEVEL = 1
 """Of compression: five times as fast as Pillow's 6, a fifth larger."""
 
 _UNLIT = "KHR_materials_unlit"
+_COMPONENTS, _VERTICES, _INDICES = {"<f4": 5126, "<u2": 5123, "<u4": 5125}, 34962, 34963  # glTF's names for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,13 @@ class TexturedMesh:
     def normals(self) -> np.ndarray:
         """(V, 3) unit normals."""
         return vertex_normals(self.vertices, self.template.triangles)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The texture as a PNG file."""
+        file = io.BytesIO()
+        Image.fromarray(self.texture).save(file, "PNG", compress_level=PNG_LEVEL)
+        return file.getvalue()
 
 
 class MeshTemplate:
@@ -98,25 +109,21 @@ class MeshTemplate:
         )
 
     @cached_property
-    def obj_lines(self) -> str:
+    def obj_lines(self) -> bytes:
         """The lines of an OBJ file that are the same for every face: texture coordinates and triangles."""
-        corners = "f {0}/{0}/{0} {1}/{1}/{1} {2}/{2}/{2}\n"
-        return _lines("vt %.6f %.6f\n", self.uv) + "".join(
-            [corners.format(*row) for row in (self.triangles + 1).tolist()]
-        )
+        corners = (self.triangles + 1).repeat(3, 1)
+        return _lines("vt %.6f %.6f\n", self.uv) + _lines("f %d/%d/%d %d/%d/%d %d/%d/%d\n", corners)
 
 
 def write_obj(path: Path, mesh: TexturedMesh) -> list[Path]:
     """Write OBJ, its ``.mtl``, and its texture ``<name>_albedo.png``; return the three files."""
     path = Path(path)
     material, picture = path.with_suffix(".mtl"), path.with_name(f"{path.stem}_albedo.png")
-    Image.fromarray(mesh.texture).save(picture, compress_level=PNG_LEVEL)
+    picture.write_bytes(mesh.png)
     material.write_text(f"newmtl face\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n", encoding="utf-8")
-    path.write_text(
-        f"# millimetres; x to the subject's left, y up, z forward\nmtllib {material.name}\nusemtl face\n"
-        + _lines("v %.4f %.4f %.4f\n", mesh.vertices) + _lines("vn %.4f %.4f %.4f\n", mesh.normals)
-        + mesh.template.obj_lines, encoding="utf-8",
-    )
+    header = f"# millimetres; x to the subject's left, y up, z forward\nmtllib {material.name}\nusemtl face\n"
+    lines = (_lines("v %.4f %.4f %.4f\n", mesh.vertices), _lines("vn %.4f %.4f %.4f\n", mesh.normals))
+    path.write_bytes(b"".join([header.encode(), *lines, mesh.template.obj_lines]))
     return [path, material, picture]
 
 
@@ -138,33 +145,53 @@ def write_ply(path: Path, mesh: TexturedMesh) -> Path:
 
 
 def write_glb(path: Path, mesh: TexturedMesh, unlit: bool = False) -> Path:
-    """Write binary glTF with normals and texture, in metres, and return the file.
+    """Write binary glTF 2.0 with normals and texture, in metres, and return the file.
 
     With `unlit` viewers show the texture as it is (``KHR_materials_unlit``): for one that has the light in it.
     """
-    import trimesh  # only here: training needs no mesh library
-
-    def mark_unlit(tree: dict):
-        tree["extensionsUsed"] = [_UNLIT]
-        for material in tree["materials"]:
-            material["extensions"] = {_UNLIT: {}}
-
-    material = trimesh.visual.material.PBRMaterial(
-        name="face", baseColorTexture=Image.fromarray(mesh.texture), metallicFactor=0.0, roughnessFactor=0.8
-    )
-    face = trimesh.Trimesh(
-        mesh.vertices / 1000, mesh.template.triangles, vertex_normals=mesh.normals,
-        visual=trimesh.visual.TextureVisuals(uv=mesh.template.uv, material=material), process=False,
-    )
-    Path(path).write_bytes(trimesh.exchange.gltf.export_glb(
-        trimesh.Scene({"face": face}), include_normals=True, tree_postprocessor=mark_unlit if unlit else None
-    ))
+    parts = {  # glTF's v points down
+        "POSITION": mesh.vertices / np.float32(1000), "NORMAL": mesh.normals.astype(np.float32),
+        "TEXCOORD_0": mesh.template.uv * np.float32([1, -1]) + np.float32([0, 1]),
+        "indices": mesh.template.triangles.ravel().astype("<u2" if len(mesh.vertices) < 2**16 else "<u4"),
+    }
+    blocks = [*(np.ascontiguousarray(values).tobytes() for values in parts.values()), mesh.png]
+    blocks = [block + b"\0" * (-len(block) % 4) for block in blocks]
+    starts = np.cumsum([0, *map(len, blocks)]).tolist()
+    accessors = [
+        {"bufferView": k, "componentType": _COMPONENTS[values.dtype.str], "count": len(values),
+         "type": "SCALAR" if values.ndim == 1 else f"VEC{values.shape[1]}",
+         "min": np.atleast_1d(values.min(0)).tolist(), "max": np.atleast_1d(values.max(0)).tolist()}
+        for k, values in enumerate(parts.values())
+    ]
+    material = {"name": "face", "pbrMetallicRoughness": {
+        "baseColorTexture": {"index": 0}, "metallicFactor": 0, "roughnessFactor": 0.8,
+    }}
+    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "TEXCOORD_0": 2}, "indices": 3, "material": 0}
+    tree = {
+        "asset": {"version": "2.0", "generator": "dualface"}, "scene": 0, "scenes": [{"nodes": [0]}],
+        "nodes": [{"name": "face", "mesh": 0}], "meshes": [{"name": "face", "primitives": [primitive]}],
+        "materials": [material | ({"extensions": {_UNLIT: {}}} if unlit else {})],
+        **({"extensionsUsed": [_UNLIT]} if unlit else {}),
+        "textures": [{"source": 0}], "images": [{"bufferView": 4, "mimeType": "image/png"}], "accessors": accessors,
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": start, "byteLength": len(block)} | ({"target": target} if target else {})
+            for start, block, target in zip(starts, blocks, (_VERTICES, _VERTICES, _VERTICES, _INDICES, None))
+        ],
+        "buffers": [{"byteLength": starts[-1]}],
+    }
+    described = json.dumps(tree).encode()
+    described += b" " * (-len(described) % 4)
+    length = 12 + 8 + len(described) + 8 + starts[-1]
+    Path(path).write_bytes(b"".join([
+        struct.pack("<4s2I", b"glTF", 2, length), struct.pack("<I4s", len(described), b"JSON"), described,
+        struct.pack("<I4s", starts[-1], b"BIN\0"), *blocks,
+    ]))
     return Path(path)
 
 
-def _lines(row: str, values: np.ndarray) -> str:
+def _lines(row: str, values: np.ndarray) -> bytes:
     """Each row of an array as a line of text."""
-    return row * len(values) % tuple(values.ravel().tolist())
+    return (row * len(values) % tuple(values.ravel().tolist())).encode()
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ Dimension key: B photos of a batch, S side of the crop and of the maps.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +28,9 @@ from model.parsing import FaceParsing
 from model.photos import Photo, PhotoLocator
 from model.refine import refine
 from model.views import Surroundings, surroundings
+
+WRITERS = min(8, os.cpu_count() or 1)
+"""Threads that write files; most of it is compressing and copying, which Python lets run side by side."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ def reconstruct(
     and ``_lit.glb``, the last with the photo's light in the texture; ``_overlay.png`` (the photo, I_R over it, the
     shape as clay over it), ``_normals.png``, ``_depth.png``, ``_maps.png`` (identity, expression, sum) and
     ``_parameters.json``, which states every unit; ``_turntable.gif`` where wanted; ``_neutral`` and ``_swapped``
-    meshes and ``_expressions.png`` where wanted. A batch of photos is held in memory at a time, each cut down to its
-    pictures.
+    meshes and ``_expressions.png`` where wanted. While a batch is in the network, the next one is read and the last one
+    written, by threads; so three batches are held in memory, each photo cut down to its pictures.
 
     Parameters
     ----------
@@ -173,18 +178,37 @@ def reconstruct(
     Outcome
         One a photo, in order.
     """
-    for start in range(0, len(photos), batch_size):
-        batch, crops, outcomes = photos[start:start + batch_size], {}, {}
-        for photo in batch:
-            try:
-                crops[photo] = reconstructor.crop(photo.path, locator)
-            except (OSError, ValueError) as error:
-                outcomes[photo] = Outcome(photo.path, error=str(error))
-        faces = _faces(crops, reconstructor)
-        for photo in batch:
-            if photo in faces:
-                outcomes[photo] = _written(photo, faces[photo], writer, Path(out_dir, photo.name))
-            yield outcomes[photo]
+    batches = [photos[start:start + batch_size] for start in range(0, len(photos), batch_size)]
+    # one reader, as detectors are not made for several threads; results are in order, whoever finishes first
+    with _Threads(1) as reader, _Threads(WRITERS) as writers:
+        def read(batch: Sequence[Photo]) -> list[Future]:
+            return [reader.submit(_cropped, photo, reconstructor, locator) for photo in batch]
+
+        ahead, behind = read(batches[0] if batches else ()), []
+        for batch, following in zip(batches, [*batches[1:], ()]):
+            crops, ahead = {photo: crop.result() for photo, crop in zip(batch, ahead)}, read(following)
+            faces = _faces({photo: crop for photo, crop in crops.items() if isinstance(crop, Crop)}, reconstructor)
+            written, behind = behind, [
+                writers.submit(_written, photo, faces.get(photo, crop), writer, Path(out_dir, photo.name))
+                for photo, crop in crops.items()
+            ]
+            yield from (outcome.result() for outcome in written)
+        yield from (outcome.result() for outcome in behind)
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that begin nothing new once they are left, as by an error."""
+
+    def __exit__(self, *error) -> None:
+        self.shutdown(cancel_futures=True)
+
+
+def _cropped(photo: Photo, reconstructor: Reconstructor, locator: PhotoLocator) -> Crop | OSError | ValueError:
+    """The face cut out of a photo, or why there is none."""
+    try:
+        return reconstructor.crop(photo.path, locator)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _faces(crops: dict[Photo, Crop], reconstructor: Reconstructor) -> dict[Photo, tuple | ValueError]:
@@ -199,11 +223,11 @@ def _faces(crops: dict[Photo, Crop], reconstructor: Reconstructor) -> dict[Photo
     return {photo: face for one in crops.items() for photo, face in _faces(dict([one]), reconstructor).items()}
 
 
-def _written(photo: Photo, face: tuple[PhotoFace, tuple] | ValueError, writer: FaceWriter, stem: Path) -> Outcome:
+def _written(photo: Photo, face: tuple[PhotoFace, tuple] | Exception, writer: FaceWriter, stem: Path) -> Outcome:
     """What became of a photo once its face, if there is one, is written."""
+    if isinstance(face, Exception):
+        return Outcome(photo.path, error=str(face))
     try:
-        if isinstance(face, ValueError):
-            raise face
         files, _ = writer.write(face[0], stem)
         return Outcome(photo.path, tuple(files), photometric=face[1])
     except ValueError as error:
