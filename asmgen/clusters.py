@@ -6,6 +6,7 @@ twice.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -137,6 +138,8 @@ def _alone(number: int, function: Callable, *task) -> tuple[int, object]:
             "more of them: dask worker --nthreads 1 --nworkers -1"
         )
     try:
+        if "cv2" in sys.modules:
+            sys.modules["cv2"].setNumThreads(1)
         with threadpool_limits(1):
             return number, function(*task)
     finally:

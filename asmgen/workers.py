@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from functools import lru_cache
@@ -21,7 +22,7 @@ from asmgen.clusters import WATCH_EVERY, WorkersLost, on_cluster, run_on_cluster
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM",
 )
-_IDLE = 10  # seconds
+_IDLE, _SILENCE = 10, 1800  # seconds
 
 
 def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Callable[[], None] = lambda: None) -> list:
@@ -54,7 +55,7 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
         return run_on_cluster(function, tasks, watch)
     workers = min(jobs, len(tasks))
     pool, left, running, results = _pool(workers), iter(range(len(tasks))), {}, {}
-    watched = time.monotonic()
+    watched = heard = time.monotonic()
     try:
         while len(results) < len(tasks):
             # no more than the pool's own queue takes: stopped with others waiting, its thread ends in a traceback
@@ -67,6 +68,7 @@ def run_tasks(function: Callable, tasks: Sequence[tuple], jobs: int, watch: Call
             if time.monotonic() - watched >= WATCH_EVERY:
                 watch()
                 watched = time.monotonic()
+            heard = _listen(pool, heard, done)
             for future in done:
                 results[running[future]] = future.result()
                 del running[future]
@@ -91,11 +93,26 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     )
 
 
+def _listen(pool: ProcessPoolExecutor, heard: float, done: set) -> float:
+    """Return when a task last ended, or when it was said that none has for long."""
+    now = time.monotonic()
+    if not done and now - heard < _SILENCE:
+        return heard
+    if not done:
+        pids = ", ".join(map(str, sorted(pool._processes)))
+        warnings.warn(
+            f"no task has ended for {_SILENCE / 60:.0f} minutes; kill -USR1 makes a worker say where it stands: {pids}",
+            stacklevel=3,
+        )
+    return now
+
+
 def _kill(pool: ProcessPoolExecutor) -> None:
     """End the workers of a pool whose own thread can not: it died of an exception (as one while it started a worker in
     place of another), and neither tasks nor this process would ever end."""
     for worker in pool._processes.values():
         worker.terminate()
+        worker.join()
 
 
 def _end_with(parent: int) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky import process_executor
 
+from asmgen import workers
+from asmgen.clusters import WorkersLost
 from asmgen.workers import run_tasks, share, shared
 
 
@@ -57,6 +60,29 @@ def test_a_failure_with_many_tasks_waiting_leaves_no_exception_in_the_thread_of_
     """Pytest makes one a warning, and so an error; loky has it when stopped with more tasks than its queue takes."""
     with pytest.raises(ValueError, match="bad task"):
         run_tasks(fail, [("pass",)] * 5 + [("raise",)] + [("sleep",)] * 50, 2)
+
+
+def grow(number: int) -> int:
+    """Make loky think that this worker has grown too large; it is then replaced by another."""
+    process_executor._MEMORY_LEAK_CHECK_DELAY, process_executor._MAX_MEMORY_LEAK_SIZE = 0, -1e15
+    return number
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_pool_whose_thread_dies_is_told():
+    """Once tasks stood still for ever: loky warns when it replaces a worker, and here a warning is an error."""
+    pool = workers._pool(2)
+    with pytest.raises(WorkersLost, match="thread that feeds the workers has failed"):
+        run_tasks(grow, [(number,) for number in range(50)], 2)
+    assert pool._processes and not any(worker.is_alive() for worker in pool._processes.values())
+    assert run_tasks(abs, [(-1,)], 2) == [1]
+
+
+def test_long_silence_is_told(monkeypatch):
+    monkeypatch.setattr(workers, "_SILENCE", 0.6)
+    with pytest.warns(UserWarning, match=r"no task has ended for 0 minutes; kill -USR1 .*: \d+, \d+$") as told:
+        run_tasks(time.sleep, [(0,), (2,)], 2)
+    assert len(told) <= 3
 
 
 def sign(path: Path):
