@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from asmgen.maps import AttributeMaps
-from model.layers import UpsampledConv2d, full_precision, he_initialise, scaled
+from model.layers import FullPrecisionConv2d, UpsampledConv2d, full_precision, he_initialise, scaled
 from model.linear_shape import LinearShape
 
 VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -130,8 +130,7 @@ class AttributeDecoder(nn.Module):
     """AD, Eq. (2): f_L to one attribute spatial map.
 
     Pix2pix's decoder with bilinear upsampling in place of the transposed convolutions. The output layer starts
-    small, and `start_from` adds a fixed map before tanh: the mean face, so that it need not be painted anew. Under
-    autocast that layer is bfloat16 too: its output, the way from the fixed map, is then wrong by 0.2 % of itself.
+    small, and `start_from` adds a fixed map before tanh: the mean face, so that it need not be painted anew.
 
     Parameters
     ----------
@@ -159,7 +158,7 @@ class AttributeDecoder(nn.Module):
             layers += [UpsampledConv2d(incoming, outgoing), nn.BatchNorm2d(outgoing), nn.ReLU(inplace=True)]
             incoming = outgoing
         self.layers = nn.Sequential(*layers)
-        self.output = nn.Conv2d(incoming, 3, 3, padding=1)
+        self.output = FullPrecisionConv2d(incoming, 3)
         self.register_buffer("start", torch.zeros(3, size, size))
         he_initialise(self)
         with torch.no_grad():
@@ -168,8 +167,7 @@ class AttributeDecoder(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) maps in [-1, 1] for (B, C) features."""
         features = self.layers(features[:, :, None, None])  # (B, 64 width, S, S)
-        difference = self.output(features).float()  # before it is added: bfloat16 next to 1 is a millimetre wide
-        return torch.tanh(difference + self.start)
+        return torch.tanh(self.output(features) + self.start)  # in bfloat16, next to 1, steps would be of a millimetre
 
     def start_from_(self, start: torch.Tensor):
         """Make the untrained decoder give about this (3, S, S) map, inside (-1, 1), for every input."""

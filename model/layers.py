@@ -7,12 +7,18 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class UpsampledConv2d(nn.Conv2d):
-    """Bilinear upsampling by 2 and a 3x3 convolution without bias, done as one.
+_MERGED_FROM = 32
+"""Side of the features from which `UpsampledConv2d` is one convolution: below, the border is much of the picture, and
+upsampling costs little."""
 
-    Both are linear, so they are one transposed convolution of stride 2, whose 6x6 kernel is the 3x3 one spread by the
-    bilinear weights: as many operations, without the upsampled features, whose writing and reading took longer than
-    the products. Beyond the border features count as 0 before they are upsampled, not after.
+
+class UpsampledConv2d(nn.Conv2d):
+    """Bilinear upsampling by 2 and a 3x3 convolution without bias; of large features, both in one.
+
+    Both are linear, and every second pixel is made alike: so four 3x3 convolutions of the features as they are give
+    the four pixels that each pixel becomes, with kernels that mix the taps of the given one by the bilinear weights. As
+    many operations, without the upsampled features, whose writing and reading took longer than the products. Beyond
+    the border features then count as 0 before they are upsampled, not after.
 
     Parameters
     ----------
@@ -23,19 +29,63 @@ class UpsampledConv2d(nn.Conv2d):
     """
 
     def __init__(self, incoming: int, outgoing: int):
-        super().__init__(incoming, outgoing, 3, bias=False)
-        taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
-        spread = torch.stack([F.pad(taps, (2 - k, k)) for k in range(3)])  # a tap of the 3x3 kernel to six
-        spread = torch.einsum("kp,lq->klpq", spread, spread).reshape(9, 36)
-        self.register_buffer("spread", spread, persistent=False)
+        super().__init__(incoming, outgoing, 3, padding=1, bias=False)
+        # of the left or upper pixel, then the other: from the taps of the given kernel to those on the features
+        mixed = torch.tensor([[[3, 1, 0], [1, 3, 0], [0, 3, 1]], [[1, 3, 0], [0, 3, 1], [0, 1, 3]]]) / 4
+        self.register_buffer("mixed", torch.einsum("akp,blq->klabpq", mixed, mixed).reshape(9, 36), persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, outgoing, 2H, 2W) features of (B, incoming, H, W) ones."""
+        if min(features.shape[2:]) < _MERGED_FROM:
+            return super().forward(F.interpolate(features, scale_factor=2, mode="bilinear"))
+        last = self.weight.is_contiguous(memory_format=torch.channels_last)
         with full_precision(features):
-            kernel = (self.weight.flatten(2) @ self.spread).unflatten(2, (6, 6)).transpose(0, 1)
-        if features.shape[2:] == (1, 1):  # the border hides all but the middle of the kernel
-            return torch.einsum("bi,iohw->bohw", features[:, :, 0, 0], kernel[:, :, 2:4, 2:4])
-        return F.conv_transpose2d(features, kernel, stride=2, padding=2)
+            kernels = (self.weight.flatten(2) @ self.mixed).unflatten(2, (4, 3, 3)).transpose(1, 2).flatten(0, 1)
+            kernels = kernels.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return F.pixel_shuffle(F.conv2d(features, kernels, padding=1), 2)
+
+
+class FullPrecisionConv2d(nn.Conv2d):
+    """The 3x3 convolution that ends a network: its result keeps the precision of its weights, also under autocast.
+
+    Parameters
+    ----------
+    incoming : int
+        Channels before.
+    outgoing : int
+        Channels after.
+    """
+
+    def __init__(self, incoming: int, outgoing: int):
+        super().__init__(incoming, outgoing, 3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (B, outgoing, H, W) values of (B, incoming, H, W) features, in the precision of the weights."""
+        with full_precision(features):
+            if features.dtype == self.weight.dtype:
+                return super().forward(features)
+            return _MixedConvolution.apply(features, self.weight, self.bias)
+
+
+class _MixedConvolution(torch.autograd.Function):
+    """Forward in the precision of the weights, backward in that of the features, as in all layers before."""
+
+    @staticmethod
+    def forward(ctx, features, weight, bias):
+        ctx.save_for_backward(features, weight)
+        # one channel more: cuDNN has no fast kernels for three
+        more = -len(weight) % 4
+        weight, bias = F.pad(weight, (0,) * 7 + (more,)), F.pad(bias, (0, more))
+        return F.conv2d(features.to(weight.dtype), weight, bias, padding=1)[:, :len(weight) - more]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        features, weight = ctx.saved_tensors
+        gradients = torch.ops.aten.convolution_backward(
+            gradient.to(features.dtype), features, weight.to(features.dtype), [len(weight)], [1, 1], [1, 1], [1, 1],
+            False, [0, 0], 1, [True, True, True],
+        )
+        return gradients[0], *(part.to(weight.dtype) for part in gradients[1:])
 
 
 def scaled(channels: int, width: float) -> int:

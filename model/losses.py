@@ -13,6 +13,8 @@ import torch
 from asmgen.maps import AttributeMaps
 from bfm.morphable_model import REGIONS, MorphableModel
 from model.geometry import Parameters
+from model.sparse_operator import SparseOperator
+
 
 LANDMARK_WEIGHT = 16.0
 REGION_WEIGHTS = {"outside": 0.0, "face": 3.0, "eyes": 4.0, "nose": 4.0, "mouth": 4.0}
@@ -105,15 +107,15 @@ def symmetry_loss(identity_map: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     return (distance * mask).sum() / (len(identity_map) * mask.sum())
 
 
-def smoothness_loss(full_map: torch.Tensor, laplacian: torch.Tensor) -> torch.Tensor:
+def smoothness_loss(full_map: torch.Tensor, laplacian: SparseOperator) -> torch.Tensor:
     """Return the regularisation of Eq. (7): mean squared distance, mm^2, of a vertex from its neighbours' mean.
 
     Parameters
     ----------
     full_map : torch.Tensor
         (B, 3, S, S) I_g = A_id + A_exp.
-    laplacian : torch.Tensor
-        (V, S * S) sparse, from `map_laplacian`.
+    laplacian : SparseOperator
+        (V, S * S), from `map_laplacian`.
 
     Returns
     -------
@@ -121,12 +123,13 @@ def smoothness_loss(full_map: torch.Tensor, laplacian: torch.Tensor) -> torch.Te
         Scalar.
     """
     columns = full_map.flatten(2).flatten(0, 1).T  # (S * S, 3 B)
-    return torch.sparse.mm(laplacian, columns).square().sum() / (len(laplacian) * len(full_map))
+    return (laplacian @ columns).square().sum() / (len(laplacian.matrix) * len(full_map))
 
 
 def mirror_map(maps: torch.Tensor) -> torch.Tensor:
     """Return (..., 3, S, S) attribute maps of the mirrored face: columns reversed and x negated."""
-    return maps.flip(-1) * maps.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
+    mirrored = maps.flip(-1)
+    return torch.cat([-mirrored[..., :1, :, :], mirrored[..., 1:, :, :]], -3)  # a tensor of signs would wait for the GPU
 
 
 def albedo_weights(model: MorphableModel) -> np.ndarray:
@@ -182,7 +185,7 @@ def equal_weights(weights: np.ndarray) -> np.ndarray:
     return np.where(face, weights[face].mean(dtype=np.float64), 0).astype(weights.dtype)
 
 
-def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
+def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> SparseOperator:
     """Return the operator of Eq. (7): from the texels of one channel to each vertex minus its neighbours' mean.
 
     Departs from Eq. (7): it is taken in millimetres, not in map units, where the paper's weight of 1e-3 would
@@ -197,8 +200,8 @@ def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
 
     Returns
     -------
-    torch.Tensor
-        (V, S * S) float32, sparse COO, mm a map unit.
+    SparseOperator
+        (V, S * S) float32, mm a map unit.
     """
     count = len(model.mean_shape)
     a, b, c = model.triangles.T
@@ -209,10 +212,4 @@ def map_laplacian(model: MorphableModel, maps: AttributeMaps) -> torch.Tensor:
     # a vertex without neighbours has no term
     ring_mean = scipy.sparse.diags_array(1 / np.maximum(degree, 1)) @ adjacency
     laplacian = scipy.sparse.diags_array((degree > 0) * 1.0) - ring_mean
-    operator = (laplacian @ maps.chart.to_vertices.astype(np.float64) * maps.scale).tocsr()
-    operator.sum_duplicates()  # sorts too, so what follows is coalesced
-    operator = operator.tocoo()
-    indices = torch.from_numpy(np.stack([operator.row, operator.col]).astype(np.int64))
-    values = torch.from_numpy(operator.data.astype(np.float32))
-    with torch.sparse.check_sparse_tensor_invariants():  # torch 2.11 warns of a silent choice
-        return torch.sparse_coo_tensor(indices, values, operator.shape, is_coalesced=True)
+    return SparseOperator.of((laplacian @ maps.chart.to_vertices.astype(np.float64) * maps.scale).astype(np.float32))

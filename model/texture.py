@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.layers import UpsampledConv2d, full_precision, he_initialise, scaled
+from model.layers import FullPrecisionConv2d, UpsampledConv2d, he_initialise, scaled
 from model.regions import RegionModulation, SharedRegions, adaptive_instance_norm, region_stylise
 
 ENCODER_CHANNELS = (64, 128, 256, 512, 512, 512, 512, 512)
@@ -104,7 +104,7 @@ class TextureStream(nn.Module):
         self.content_encoder = _encoder(encoded, depth)
         self.style_encoder = nn.Sequential(*_encoder(encoded, MID_LEVEL))
         self.decoder = nn.ModuleList(_up(*pair) for pair in zip(encoded[-1:] + decoded, decoded))
-        self.output = nn.Sequential(nn.ReLU(), nn.Conv2d(decoded[-1], 3, 3, padding=1))
+        self.output = nn.Sequential(nn.ReLU(), FullPrecisionConv2d(decoded[-1], 3))
         channels = encoded[MID_LEVEL - 1]
         if stylisation == "srsm":
             self.shared_regions = SharedRegions(channels, regions, landmark_branch, width)
@@ -179,11 +179,10 @@ class TextureStream(nn.Module):
             if self.skips:
                 features = features + skipped
         features = self.decoder[-1](features)  # (B, 64 width, S, S)
-        with full_precision(features):
-            logits = self.output(features.to(self.output[1].weight.dtype))
-            if self.skips:
-                logits = logits + torch.logit(linear_albedo, DARKEST)
-            return Stylised(torch.sigmoid(logits), regions, stylised, content, style)
+        logits = self.output(features)
+        if self.skips:
+            logits = logits + torch.logit(linear_albedo, DARKEST)
+        return Stylised(torch.sigmoid(logits), regions, stylised, content, style)
 
 
 class PatchDiscriminator(nn.Module):

@@ -6,7 +6,8 @@ Dimension key: B batch, C channels, N points of a layer, S side of the albedo ma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -117,13 +118,16 @@ def contextual_loss(
     """
     layers = []
     for ours, theirs, chosen in zip(generated, true, points):
-        ours, theirs = (  # (B, N, C)
-            values.flatten(2)[:, :, chosen].mT.float() for values in (ours, theirs.detach())
+        coarse = ours.dtype != torch.float32  # then tensor cores, of 10 bits in a factor, round no more than was
+        ours, theirs = (  # (B, N, C); index_select, as the gradient of indexing sorts the places
+            values.flatten(2).mT.index_select(1, chosen).float() for values in (ours, theirs.detach())
         )
         centre = theirs.mean(1, keepdim=True)
         ours, theirs = F.normalize(ours - centre, dim=2), F.normalize(theirs - centre, dim=2)
         samples = max(1, _CHUNK // len(chosen)**2)
-        best = torch.cat([_BestSimilarity.apply(*pair) for pair in zip(ours.split(samples), theirs.split(samples))])
+        best = torch.cat([
+            _BestSimilarity.apply(*pair, coarse) for pair in zip(ours.split(samples), theirs.split(samples))
+        ])
         layers.append(-best.logsumexp(1).mean() + math.log(len(chosen)))
     return torch.stack(layers).sum()
 
@@ -137,24 +141,37 @@ class _BestSimilarity(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-        similarity = ours @ theirs.mT  # (B, N, N)
+    def forward(ctx, ours: torch.Tensor, theirs: torch.Tensor, coarse: bool = False) -> torch.Tensor:
+        with _tensor_cores(coarse):
+            similarity = ours @ theirs.mT  # (B, N, N)
         closest, nearest = similarity.max(2, keepdim=True)
         sharpness = 1 / (BANDWIDTH * (1 + EPSILON - closest))
         similarity = similarity.mul_(sharpness).log_softmax(2)
         best, chosen = similarity.max(1)
-        mean = similarity.exp_() @ theirs  # (B, N, C)
+        with _tensor_cores(coarse):
+            mean = similarity.exp_() @ theirs  # (B, N, C)
         ctx.save_for_backward(ours, theirs, sharpness, nearest, chosen, mean)
         return best
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         ours, theirs, sharpness, nearest, chosen, mean = ctx.saved_tensors
         gradient, chosen = gradient[..., None], chosen[..., None]
         pull = torch.zeros_like(ours).scatter_add_(1, chosen.expand_as(ours), gradient * theirs)
         pull -= torch.zeros_like(gradient).scatter_add_(1, chosen, gradient) * mean
         along = theirs.gather(1, nearest.expand_as(ours))
-        return sharpness * (pull + BANDWIDTH * sharpness * (ours * pull).sum(2, keepdim=True) * along), None
+        return sharpness * (pull + BANDWIDTH * sharpness * (ours * pull).sum(2, keepdim=True) * along), None, None
+
+
+@contextmanager
+def _tensor_cores(wanted: bool) -> Iterator[None]:
+    """Let float32 products be done by a GPU's tensor cores, in TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def layer_points(mask: torch.Tensor, sides: Sequence[int]) -> list[torch.Tensor]:

@@ -161,6 +161,9 @@ class GeometryTask(Task):
             load_vgg(self.network.encoder, Path(config.encoder_weights))
         self.network.to(device, memory_format=self.memory_format)
         self.networks, self.optimisers = {"geometry": self.network}, {"adam": self.adam(self.network)}
+        self.forward, self.predict_parameters, self.map_losses = map(
+            self.compiled, (self.network, self.network.predict_parameters, self.map_losses)
+        )
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the stream once, on Eq. (4) in the first phase and Eq. (8) in the second."""
@@ -178,27 +181,37 @@ class GeometryTask(Task):
 
         A symmetry or smoothness loss of weight 0 is not made.
         """
-        config, network = self.config, self.network.train()
+        config = self.config
+        self.network.train()
         image = batch.image.contiguous(memory_format=self.memory_format)
         with self.autocast():
             if whole_stream:
-                identity_map, expression_map, parameters = network(image)
+                identity_map, expression_map, parameters = self.forward(image)
             else:
-                parameters = network.predict_parameters(image)
+                parameters = self.predict_parameters(image)
         losses = {"parameters": parameter_loss(parameters, batch.parameters, self.mode_weights, config.tau)}
         losses["loss"] = config.eta_p * losses["parameters"]
         if whole_stream:
-            losses["asm"] = asm_loss(
-                identity_map, expression_map, batch.identity_map, batch.expression_map, self.weights,
-                self.weights if config.expression_weighted else 1.0,
-            )
+            losses |= self.map_losses(identity_map, expression_map, batch.identity_map, batch.expression_map)
             losses["loss"] = losses["loss"] + config.eta_a * losses["asm"]
             if config.eta_s:
-                losses["symmetry"] = symmetry_loss(identity_map, self.mask)
                 losses["loss"] = losses["loss"] + config.eta_s * losses["symmetry"]
             if config.eta_r:
                 losses["smoothness"] = smoothness_loss(identity_map + expression_map, self.laplacian)
                 losses["loss"] = losses["loss"] + config.eta_r * losses["smoothness"]
+        return losses
+
+    def map_losses(
+        self, identity_map: torch.Tensor, expression_map: torch.Tensor, true_identity: torch.Tensor,
+        true_expression: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return Eq. (5), and Eq. (6) unless its weight is 0, of (B, 3, S, S) maps."""
+        expression_weights = self.weights if self.config.expression_weighted else 1.0
+        losses = {"asm": asm_loss(
+            identity_map, expression_map, true_identity, true_expression, self.weights, expression_weights
+        )}
+        if self.config.eta_s:
+            losses["symmetry"] = symmetry_loss(identity_map, self.mask)
         return losses
 
     def errors(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

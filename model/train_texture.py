@@ -226,6 +226,9 @@ class TextureTask(Task):
         self.optimisers = {
             key: self.adam(network, betas=ADAM_BETAS) for key, network in self.networks.items() if key != "landmarks"
         }
+        self.trained_generator, self.compiled_phi, self.compiled_landmarks = (
+            network and self.compiled(network) for network in (self.generator, phi, landmarks)
+        )
         self.places = layer_points(self.preparer.inside, [size // stride for stride in STRIDES])
         self.note = f"the contextual loss compares features of {phi.description}" if phi else "no contextual loss"
         described = ("face_model", "face_model_sha256", "licence", "coefficients", "chart", "lit")
@@ -278,8 +281,9 @@ class TextureTask(Task):
         """Return (B, 3, S, S) generated albedo maps, 0 outside the chart as the true ones are."""
         image = batch.image.contiguous(memory_format=self.memory_format)
         linear = batch.linear_albedo.contiguous(memory_format=self.memory_format)
-        heatmaps = self.landmarks(image)[-1] if self.landmarks else None
-        return self.generator(linear, image, heatmaps) * batch.inside
+        heatmaps = self.compiled_landmarks(image)[-1] if self.landmarks else None
+        generator = self.trained_generator if self.generator.training else self.generator
+        return generator(linear, image, heatmaps) * batch.inside
 
     def update_discriminator(self, generated: torch.Tensor, albedo: torch.Tensor) -> torch.Tensor:
         """Update the discriminator once and return its loss."""
@@ -304,9 +308,9 @@ class TextureTask(Task):
         generated = generated.contiguous(memory_format=self.memory_format)
         if self.phi:
             with self.autocast():
-                ours = self.phi(generated)
+                ours = self.compiled_phi(generated)
                 with torch.no_grad():
-                    theirs = self.phi(batch.albedo.contiguous(memory_format=self.memory_format))
+                    theirs = self.compiled_phi(batch.albedo.contiguous(memory_format=self.memory_format))
             losses["contextual"] = contextual_loss(ours, theirs, draw_points(self.places, draws))
             loss = loss + config.omega_c * losses["contextual"]
         if self.discriminator:

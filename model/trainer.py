@@ -21,7 +21,7 @@ from torch import nn
 
 from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
-from model.data import FaceDataset, split_identities, training_loader, validation_batches
+from model.data import FaceDataset, on_device, split_identities, training_loader, validation_batches
 from model.distributed import average, check_batch_size, is_first, synchronise_
 
 LOG_NAME = "log.jsonl"
@@ -85,16 +85,21 @@ class Task(ABC):
         """Return Adam for a network on the device, at the config's learning rate."""
         return torch.optim.Adam(network.parameters(), self.config.learning_rate, fused=self.on_gpu, **settings)
 
+    def compiled(self, function: Callable) -> Callable:
+        """Return a function or network as torch.compile makes it, on a GPU, if the config wants it; else as it is."""
+        return torch.compile(function, dynamic=False) if self.config.compiled and self.on_gpu else function
+
     def autocast(self) -> torch.autocast:
         """Return the context in which convolutions are bfloat16, on a GPU, if the config wants it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and self.on_gpu)
 
     def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
         """Return this process's part of the raw batches of steps `start` to `stop`, which depend on the seed alone."""
-        return training_loader(
+        batches = training_loader(
             self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
             pin_memory=self.on_gpu,
         )
+        return on_device(batches, self.device)
 
     @abstractmethod
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
