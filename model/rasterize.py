@@ -372,7 +372,8 @@ def _draw_across_(best, points, beside, triangles, height, width):
 
 def _minors(x, y):
     """(3, N) ``x_i y_j - x_j y_i``, where i and j are the corners after each."""
-    return torch.stack([x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]])
+    (x0, x1, x2), (y0, y1, y2) = x.unbind(), y.unbind()
+    return torch.stack([x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0])
 
 
 def _take(rows, index):
