@@ -25,13 +25,11 @@ from bfm.mouth import boundary_loops
 from bfm.rasterize import rasterize
 from bfm.render import vertex_normals
 from bfm.sampling import bilinear_taps
+from bfm.solved_charts import GRID, solved_uv
 
 CHARTS = ("cylindrical", "harmonic", "file")
 DEFAULT_CHART = "harmonic"
 
-_GRID = 2**18
-"""Charts are rounded to this grid, a thousandth of a texel: 1 - u is exact on it, and the last digits of a sparse
-solve, which differ between machines, do not reach the shards."""
 _STRETCH_ROUNDS = 4
 _SQUARENESS = 4
 _BAND = 1 / 100  # of the outline's length
@@ -154,7 +152,7 @@ def make_chart(model: MorphableModel, name: str = "default", size: int = 256) ->
 
     - ``cylindrical``: u is the angle about a vertical axis behind the face and v the height, as in the paper; where
       it folds the outermost surface is kept, and hidden vertices read that surface.
-    - ``harmonic``: a bijection, see `_harmonic_uv`; no vertex is hidden.
+    - ``harmonic``: a bijection, see `harmonic_uv`; no vertex is hidden.
     - ``file``: the texture coordinates that came with the model.
     - ``default``: ``harmonic``, which has the least round-trip error. Mean and maximum at 256 texels, mm: open model
       0.02 and 0.7 (cylindrical 0.34 and 11, as it hides the inner lips and the underside of the nose); BFM mean
@@ -181,14 +179,15 @@ def make_chart(model: MorphableModel, name: str = "default", size: int = 256) ->
     """
     name = DEFAULT_CHART if name == "default" else name
     face = model.face_only()
-    triangles = np.concatenate([face.triangles, face.mouth_triangles])
+    triangles = _closed(face)
     if size < 2:
         raise ValueError(f"size must be at least 2 texels, got {size}")
     depth = np.zeros(len(face.mean_shape))
     if name == "cylindrical":
         uv, depth = _cylindrical_uv(face.mean_shape)
     elif name == "harmonic":
-        uv = _harmonic_uv(face.mean_shape.astype(np.float64), triangles)
+        uv = solved_uv(face)
+        uv = harmonic_uv(face) if uv is None else uv
     elif name == "file":
         if face.uv is None:
             raise ValueError(f"the face model '{face.name}' came without texture coordinates; choose another chart")
@@ -196,9 +195,37 @@ def make_chart(model: MorphableModel, name: str = "default", size: int = 256) ->
     else:
         raise ValueError(f"chart must be one of default, {', '.join(CHARTS)}, got '{name}'")
     if name != "file":
-        uv = np.rint(_symmetrized(uv, triangles, face.mirror) * _GRID) / _GRID
+        uv = _on_grid(_symmetrized(uv, triangles, face.mirror))
     uv = uv.astype(np.float32)
     return Chart(name, uv, triangles, size, *_rasterized(_pixels(uv, size), depth, triangles, size))
+
+
+def harmonic_uv(face: MorphableModel) -> np.ndarray:
+    """Solve the harmonic chart of a face.
+
+    A disc is mapped into the unit square by convex combinations, so that no triangle folds (Tutte, Floater).
+    A band of virtual triangles about the face takes up the convex outline that the proof wants, and leaves the
+    face's own outline free. Mean-value weights [1]_ crush whatever sticks out (the nose); so they are relaxed by
+    the local stretch, which spreads the texels evenly over the surface [2]_. All weights stay positive.
+
+    Parameters
+    ----------
+    face : MorphableModel
+        Face part only; errors are those of `make_chart`.
+
+    Returns
+    -------
+    np.ndarray
+        (V, 2) float64 in [0, 1], mirror-symmetric where the topology is, whole steps of `GRID`.
+
+    References
+    ----------
+    .. [1] M. Floater, Mean value coordinates, 2003.
+    .. [2] S. Yoshizawa, A. Belyaev, H.-P. Seidel, A fast and simple stretch-minimizing mesh parameterization, 2004.
+    """
+    triangles = _closed(face)
+    uv = _convex_combinations(face.mean_shape.astype(np.float64), triangles)
+    return _on_grid(_symmetrized(uv, triangles, face.mirror))
 
 
 def round_trip_error(model: MorphableModel, chart: Chart) -> tuple[float, float]:
@@ -287,16 +314,18 @@ def _symmetrized(uv, triangles, mirror):
     return uv
 
 
-def _harmonic_uv(mean_shape, triangles):
-    """Map a disc into the unit square by convex combinations, so that no triangle folds (Tutte, Floater).
+def _closed(face):
+    """(F, 3) triangles of a face, those that close the mouth included."""
+    return np.concatenate([face.triangles, face.mouth_triangles])
 
-    A band of virtual triangles about the face takes up the convex outline that the proof wants, and leaves the
-    face's own outline free. Mean-value weights [1]_ crush whatever sticks out (the nose); so they are relaxed by
-    the local stretch, which spreads the texels evenly over the surface [2]_. All weights stay positive.
 
-    .. [1] M. Floater, Mean value coordinates, 2003.
-    .. [2] S. Yoshizawa, A. Belyaev, H.-P. Seidel, A fast and simple stretch-minimizing mesh parameterization, 2004.
-    """
+def _on_grid(uv):
+    """Coordinates as whole steps of the grid."""
+    return np.rint(uv * GRID) / GRID
+
+
+def _convex_combinations(mean_shape, triangles):
+    """(V, 2) places in the unit square, by `harmonic_uv`."""
     vertices, triangles, outline = _banded_disc(mean_shape, triangles)
     free = np.setdiff1d(np.arange(len(vertices)), outline)
     weights = _mean_value_weights(vertices, triangles)
