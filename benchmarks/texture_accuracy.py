@@ -24,11 +24,8 @@ from asmgen.w300lp import find_samples, read_sample
 from bfm.charts import make_chart
 from bfm.light import sh_basis
 from bfm.open_face import open_face_model
-from bfm.pose import project
 from bfm.rasterize import rasterize
-from bfm.render import camera_vertices, vertex_normals
-from texgen.texture import CELL, FACING, TextureMapper, surface_texels
-from texgen.visibility import visible_texels
+from texgen.texture import CELL, FACING, TextureMapper
 
 COPIES = 4
 RAYS = 300
@@ -62,8 +59,7 @@ def main(count: int, seed: int, size: int):
                 texture = mapper.extract(image, vertices, shape.pose, shape.position, light)
                 row.append(errors(texture, truth, light, photo.light, chart.mask))
             vertices = mapper.vertices(photo.id_coeffs[None], photo.exp_coeffs[None])[0]
-            points, cell = project(vertices, photo.pose, photo.position), CELL * mapper.spacing * photo.position[2]
-            agreement.append(visibility_agreement(model, chart, points, cell, image))
+            agreement.append(visibility_agreement(model, mapper, vertices, photo, image))
     click.echo(f"{count} photos, seed {seed}, {size} x {size} texels\n")
     click.echo(f"{'':32}{'I_a visible':>12}{'I_a filled':>12}{'shading RMS':>13}{'visible':>9}")
     for name, row in rows.items():
@@ -87,15 +83,15 @@ def errors(texture, truth, light, true_light, mask) -> tuple[float, float, float
     )
 
 
-def visibility_agreement(model, chart, points, cell, image) -> tuple[float, float]:
-    """Share of texels, of all drawn and of those away from outlines, on which cells and rays agree."""
-    surface = np.flatnonzero(surface_texels(model, chart))
-    normals = vertex_normals(camera_vertices(points), model.triangles)
-    texels, normals = (chart.to_texels[surface] @ values for values in (points, normals))
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    drawn = np.random.default_rng(0).choice(len(surface), RAYS, replace=False)
-    seen = visible_texels(texels, normals, texels, normals, cell, FACING)[drawn]
-    truth = (normals[drawn, 2] > FACING) & ray_casts_free(texels[drawn], points, model.triangles)
+def visibility_agreement(model, mapper, vertices, photo, image) -> tuple[float, float]:
+    """Share of texels, of all drawn and of those away from outlines, on which `texgen.occlusion` and rays agree."""
+    placed = mapper.surface.place(vertices, photo.pose, photo.position)
+    texels, normals = (values.take(mapper.surface.texels, axis=1) for values in (placed.places, placed.normals))
+    front, cell = normals[2] > FACING, CELL * mapper.spacing * float(photo.position[2])
+    hidden = mapper.occlusion.hidden(placed.points, placed.away, texels, np.flatnonzero(front), cell)
+    drawn = np.random.default_rng(0).choice(len(front), RAYS, replace=False)
+    seen, texels, points = (front & ~hidden)[drawn], texels.T[drawn], placed.points.T
+    truth = front[drawn] & ray_casts_free(texels, points, model.triangles)
     height, width = image.shape[:2]
     ids, barycentric = rasterize(points[:, :2], points[:, 2], model.triangles, height, width)
     depth = np.where(ids < 0, np.nan, (points[model.triangles[ids], 2] * barycentric).sum(-1))
@@ -103,7 +99,7 @@ def visibility_agreement(model, chart, points, cell, image) -> tuple[float, floa
     for axis in (0, 1):
         jump = np.abs(np.diff(depth, axis=axis, append=np.nan)) > 3
         outline |= jump | np.roll(jump, 1, axis)
-    column, row = np.clip(np.rint(texels[drawn, :2]), 0, [width - 1, height - 1]).astype(int).T
+    column, row = np.clip(np.rint(texels[:, :2]), 0, [width - 1, height - 1]).astype(int).T
     away = distance_transform_edt(~outline)[row, column] > AWAY + 1
     agree = seen == truth
     return agree.mean(), agree[away].mean()

@@ -14,7 +14,8 @@ from scipy.ndimage import binary_dilation
 
 from bfm.charts import Chart
 from bfm.morphable_model import REGIONS, MorphableModel
-from texgen.texture import Texture, surface_texels
+from texgen.surface import surface_texels
+from texgen.texture import Texture
 from texgen.thresholds import Scores
 
 SATURATED = 250 / 255

@@ -3,9 +3,7 @@
 Departs from IV-A of the paper: I_a is not the photo's colour but that over the fitted shading, because eq. 19 lights it
 again; `Texture.filled` of `Texture.colours` is the paper's.
 
-The chart is fixed, so where a texel lies on the mesh is known once a process. Within, coordinates lie plane by plane,
-(3, N), which numpy adds up four times as fast as (N, 3). Dimension key: B batch, K modes of a basis, V vertices, F
-triangles, S side of the chart in texels, T texels on the surface, H/W pixels of the photo.
+Dimension key: B batch, K modes of a basis, V vertices, S side of the chart in texels, H/W pixels of the photo.
 """
 
 from __future__ import annotations
@@ -16,15 +14,14 @@ from functools import cached_property
 import cv2
 import numpy as np
 from PIL import Image
-from scipy import sparse
 
 from bfm.charts import Chart
 from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
-from bfm.pose import project
 from bfm.sampling import sample_image
 from texgen.fill import fill_map
 from texgen.occlusion import Occlusion
+from texgen.surface import FaceSurface
 from texgen.visibility import visible_texels
 
 FACING = 0.3
@@ -41,11 +38,6 @@ CELL = 1.7
 DARKEST = 0.5
 """Of the median shading in sight: no colour is divided by less, as that would blow up noise and errors of the light."""
 _LEAST_SHADING = 0.02
-
-
-def surface_texels(model: MorphableModel, chart: Chart) -> np.ndarray:
-    """Return the texels that lie on the face: (S, S) bool, without the mouth gap and the ring about the chart."""
-    return chart.mask & (chart.texel_triangles < len(model.triangles)) & (chart.texel_barycentric >= 0).all(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +97,10 @@ class TextureMapper:
 
     Attributes
     ----------
-    spacing : float
-        Millimetres between texels on the mean face: the root of its area a texel.
+    surface : FaceSurface
+        Where its texels lie.
+    occlusion : Occlusion
+        Which of them are hidden.
     """
 
     def __init__(self, model: MorphableModel, chart: Chart):
@@ -114,24 +108,21 @@ class TextureMapper:
         bases = np.concatenate([model.id_basis, model.exp_basis])
         self._shape_basis = np.ascontiguousarray(bases.swapaxes(1, 2)).reshape(len(bases), -1)
         self._mean_shape = model.mean_shape.T.ravel()
-        self._surface = np.flatnonzero(surface_texels(model, chart))
+        self.surface = FaceSurface(model, chart)
+        self.occlusion = Occlusion(model, chart, self.surface.texels)
         self._in_chart, self._chart_texels = chart.mask.view(np.uint8), np.flatnonzero(chart.mask)
-        self._to_texels = chart.to_texels
-        self._occlusion = Occlusion(model, chart, self._surface)
-        self.spacing = _spacing(model, chart)
-        height = (self._to_texels @ model.mean_shape[:, 1])[self._surface]
+        height = (chart.to_texels @ model.mean_shape[:, 1])[self.surface.texels]
         brows, eyes = (model.mean_shape[model.landmarks[part], 1] for part in (slice(17, 27), slice(36, 48)))
         self._margin = np.interp(height, (eyes.mean(), brows.max()), (OUTER_MARGIN, FOREHEAD_MARGIN)).astype(np.float32)
-        self._corners = np.ascontiguousarray(model.triangles.T, np.intp)
-        count = len(model.triangles)
-        self._about_vertex = sparse.csr_array(
-            (np.ones(3 * count, np.float32), (self._corners.ravel(), np.tile(np.arange(count), 3))),
-            (len(model.mean_shape), count),
-        )
         twins = np.rint(chart.unwrap(chart.vertex_pixels[model.mirror])).astype(np.int64)
         column, row = np.clip(twins, 0, chart.size - 1)
         itself = np.arange(chart.size**2).reshape(chart.mask.shape)
         self._mirrored = np.where(chart.mask, row * chart.size + column, itself).ravel()
+
+    @property
+    def spacing(self) -> float:
+        """Millimetres between texels on the mean face."""
+        return self.surface.spacing
 
     def linear_albedo(self, albedo_coeffs: np.ndarray) -> np.ndarray:
         """Return I_u, the model's albedo unwrapped.
@@ -153,7 +144,7 @@ class TextureMapper:
             albedo = np.broadcast_to(albedo, (len(albedo_coeffs), *albedo.shape))
         maps = np.empty((len(albedo), self._chart.size**2, 3), np.float32)
         for each, values in zip(maps, albedo):
-            np.clip(self._to_texels @ values, 0, 1, out=each)
+            np.clip(self._chart.to_texels @ values, 0, 1, out=each)
         return maps.reshape(-1, self._chart.size, self._chart.size, 3)
 
     def vertices(self, id_coeffs: np.ndarray, exp_coeffs: np.ndarray) -> np.ndarray:
@@ -186,40 +177,25 @@ class TextureMapper:
         Texture
             Float32 throughout.
         """
-        points = np.ascontiguousarray(project(vertices, pose, position).T, np.float32)
-        normals, away = self._normals(points)
-        at_texels = np.stack([self._to_texels @ values for values in (*points, *normals)])
-        texels, normals, scale = at_texels[:3], _unit_(at_texels[3:]), float(position[2])
-        surface, facing = texels.take(self._surface, axis=1), normals.take(self._surface, axis=1)
-        cell = CELL * self.spacing * scale
-        hidden = self._occlusion.hidden(points, away, surface, np.flatnonzero(facing[2] > FACING), cell)
+        placed, scale = self.surface.place(vertices, pose, position), float(position[2])
+        texels, normals = (values.take(self.surface.texels, axis=1) for values in (placed.places, placed.normals))
+        cell, square = CELL * self.spacing * scale, self._chart.mask.shape
+        turned = np.flatnonzero(normals[2] > FACING)
         seen = visible_texels(
-            surface.T, facing.T, surface.T, facing.T, cell, FACING,
-            self._margin * scale, INNER_MARGIN * scale, STEP * scale, hidden,
+            texels.T, normals.T, texels.T, normals.T, cell, FACING, self._margin * scale, INNER_MARGIN * scale,
+            STEP * scale, self.occlusion.hidden(placed.points, placed.away, texels, turned, cell),
         )
-        for places, side in zip(surface, image.shape[1::-1]):
+        for places, side in zip(texels, image.shape[1::-1]):
             seen &= (places >= 0) & (places <= side - 1)
-        square = self._chart.mask.shape
         visible = np.zeros(square, bool)
-        visible.ravel()[self._surface[seen]] = True
-        colours = _look_up(image, texels[:2], self._chart_texels, max(1, int(self.spacing * scale))).reshape(*square, 3)
-        shading = (sh_basis(normals.T) @ np.asarray(light, np.float32)).reshape(square)
+        visible.ravel()[self.surface.texels[seen]] = True
+        colours = _look_up(image, placed.places[:2], self._chart_texels, max(1, int(self.spacing * scale)))
+        shading = sh_basis(placed.normals.T) @ np.asarray(light, np.float32)
         return Texture(
-            cv2.copyTo(colours, self._in_chart), self._without_islands(visible),
-            np.moveaxis(normals.reshape(3, *square), 0, -1), cv2.copyTo(shading, self._in_chart), self._mirrored,
+            cv2.copyTo(colours.reshape(*square, 3), self._in_chart), self._without_islands(visible),
+            np.moveaxis(placed.normals.reshape(3, *square), 0, -1),
+            cv2.copyTo(shading.reshape(square), self._in_chart), self._mirrored,
         )
-
-    def _normals(self, points):
-        """(3, V) unit normals in camera axes, as `bfm.render.vertex_normals`, and which triangles are turned away."""
-        x, y, z = points
-        (ax, bx, cx), (ay, by, cy), (az, bz, cz) = (
-            [values.take(corner) for corner in self._corners] for values in (x, -y, z)
-        )
-        for a, b, c in ((ax, bx, cx), (ay, by, cy), (az, bz, cz)):
-            b -= a
-            c -= a
-        normals = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
-        return _unit_(np.stack([self._about_vertex @ values for values in normals])), normals[2] <= 0
 
     def _without_islands(self, visible):
         """The (S, S) visible texels but for small pieces of which most is seen on the other side too."""
@@ -228,20 +204,6 @@ class TextureMapper:
         size, seen_twice = np.bincount(pieces), np.bincount(pieces, visible.ravel()[self._mirrored])
         kept = (size >= ISLAND * np.count_nonzero(self._in_chart)) | (seen_twice < size / 2)
         return visible & kept[pieces].reshape(visible.shape)
-
-
-def _unit_(vectors):
-    """(3, N) vectors brought to length 1; zero stays zero."""
-    x, y, z = vectors
-    vectors /= np.maximum(np.sqrt(x * x + y * y + z * z), 1e-12)
-    return vectors
-
-
-def _spacing(model, chart) -> float:
-    """Root of the mean face's area a texel, mm."""
-    a, b, c = (model.mean_shape[model.triangles[:, k]].astype(np.float64) for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
-    return float(np.sqrt(area / np.count_nonzero(chart.mask)))
 
 
 def _look_up(image, places, inside, reduction):

@@ -11,7 +11,7 @@ from bfm.open_face import open_face_model
 from bfm.pose import project
 from bfm.rasterize import rasterize
 from bfm.render import camera_vertices, vertex_normals
-from texgen.texture import surface_texels
+from texgen.surface import surface_texels
 from texgen.visibility import visible_texels
 
 FACING = 0.3
