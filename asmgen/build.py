@@ -113,10 +113,10 @@ def asmd_plan(
 
 def _check_device(device: str) -> None:
     """Raise unless torch can compute there."""
-    import torch
-
     if device != "cuda":
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    import torch
+
     if not torch.cuda.is_available():
         raise ValueError("device 'cuda' needs a GPU that torch can use, and there is none; leave the device out")
 

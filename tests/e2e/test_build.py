@@ -141,6 +141,39 @@ def test_dense_equals_params(tree, dense, tmp_path):
             AsmdReader(tmp_path, model)
 
 
+def test_small_dense_shards_hold_the_same(tree, dense, tmp_path):
+    """In another form; by default the maps are stored as they are."""
+    build(tree[0], tmp_path, compression="small")
+    reader, other = AsmdReader(dense[0]), AsmdReader(tmp_path)
+    assert len(reader) == len(other) == 7
+    for sample, same in zip(reader.shards, other.shards):
+        assert sample.keys() == same.keys()
+        for key, value in sample.items():
+            np.testing.assert_array_equal(value, same[key])
+    assert [one.shards.attributes["map_compression"] for one in (reader, other)] == ["none", "small"]
+    sizes = [shards.stored_bytes()["identity_map"] for shards in (reader.shards, other.shards)]
+    assert sizes[0] == 7 * (3 * 64 * 64 * 2 + 4) and sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"encoding": "params", "compression": "small"}, "are for the maps of dense shards; leave them out with 'params'"),
+    ({"encoding": "params", "device": "cuda"}, "are for the maps of dense shards; leave them out with 'params'"),
+    ({"compression": "zip"}, r"compression must be one of \('none', 'small'\), got 'zip'"),
+    ({"device": "tpu"}, "device must be 'cpu' or 'cuda', got 'tpu'"),
+])
+def test_options_that_do_not_fit(tree, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(tree[0], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_is_not_there(tree, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda' needs a GPU that torch can use, and there is none"):
+        build(tree[0], tmp_path / "out", device="cuda")
+
+
 def test_a_rerun_mends_and_gives_the_same_bytes(tree, dense, tmp_path):
     """Two workers; then one shard lost, one cut short, one left half written: only these are made again."""
     out_dir, _ = dense
@@ -164,6 +197,7 @@ def test_a_rerun_mends_and_gives_the_same_bytes(tree, dense, tmp_path):
 @pytest.mark.parametrize("changed, message", [
     ({"size": 32}, "holds a build with size 64, and this one has 32"),
     ({"encoding": "params"}, "with encoding 'dense', and this one has 'params'"),
+    ({"compression": "small"}, "map_compression 'none', and this one has 'small'"),
     ({"shard_size": 5}, "shard_size 4, .* has 5"),
     ({"count": 3}, "photos 11, .* has 3"),
     ({"model": toy_model(seed=3)}, "face_model_sha256"),
@@ -264,15 +298,20 @@ def test_progress_counts_every_photo(tree, tmp_path):
     assert ("total", 11, 11) in seen
 
 
-def test_the_documented_reading_works(dense, monkeypatch):
+@pytest.mark.parametrize("compression", ["none", "small"])
+def test_the_documented_reading_works(tree, dense, compression, tmp_path, monkeypatch):
     """The ASMD example of docs/shards.md, run as it stands, gives the stored landmarks."""
+    folder = dense[0]
+    if compression == "small":
+        build(tree[0], tmp_path, compression=compression)
+        folder = tmp_path
     page = (Path(__file__).parents[2] / "docs/shards.md").read_text()
     example, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(dense[0].parent)
-    example = example.replace("shards/shard-00000-of-00001.h5", str(dense[0] / "shard-00000-of-00003.h5"))
+    monkeypatch.chdir(folder.parent)
+    example = example.replace("shards/shard-00000-of-00001.h5", str(folder / "shard-00000-of-00003.h5"))
     found = {}
     exec(example, found)
-    sample = ShardSet(dense[0])[0]
+    sample = ShardSet(folder)[0]
     assert found["crop"].size == (64, 64)
     _, worst = round_trip_error(FACE, make_chart(FACE, "default", 64))
     distance = np.abs(np.stack([found["x"], found["y"]], 1)[FACE.landmarks] - sample["landmarks"])

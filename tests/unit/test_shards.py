@@ -142,6 +142,46 @@ def test_large_arrays_are_not_gathered(tmp_path):
     assert write_shard(tmp_path / "a.h5", samples(), {}) == 20
 
 
+def test_bytes_go_to_the_file_as_they_come(tmp_path, monkeypatch):
+    """Memory does not grow with the photos: what is left to write stays below the buffer and one value."""
+    monkeypatch.setattr("asmgen.shards.columns._BUFFER", 3 * 16384)
+    rng = np.random.default_rng(0)
+    blobs = [rng.bytes(int(size)) for size in (*rng.integers(0, 30_000, 20), 0, 100_000, 16384, 0)]
+    with ShardWriter(shard_path(tmp_path, 0, 1), ATTRIBUTES, CONSTANTS) as writer:
+        for index, blob in enumerate(blobs):
+            writer.add({"image": blob, "source": f"face-é-{index}"})
+            assert len(writer._streamed["image"]._left) < 3 * 16384
+        assert len(writer._streamed["source"]._left) < 3 * 16384
+    shards = ShardSet(tmp_path)
+    assert [found["image"] for found in shards] == shards.column("image") == blobs
+    assert shards.column("source") == [f"face-é-{index}" for index in range(len(blobs))]
+    assert verify_shards(tmp_path).problems == []
+    with h5py.File(shard_path(tmp_path, 0, 1)) as file:
+        stored = file["samples/image/bytes"]
+        assert stored.fletcher32 and stored[:].tobytes() == b"".join(blobs)
+
+
+def test_a_shard_that_lacks_a_large_array_is_not_published(tmp_path, monkeypatch):
+    """What is not read back is seen to be there."""
+    monkeypatch.setattr("asmgen.shards.columns.ArrayColumn.append", lambda column, value: column._dataset.resize(
+        len(column._dataset) + 1, axis=0
+    ))
+    with pytest.raises(OSError, match="does not read back .field 'map' is stored for 0 samples only"):
+        write_shard(shard_path(tmp_path, 0, 1), [sample(0), sample(1)], ATTRIBUTES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_may_be_changed(tmp_path):
+    """What a reader gets is its own."""
+    shards = ShardSet(write_set(tmp_path))
+    for index in (3, 3):
+        found = shards[index]
+        assert_sample(found, index)
+        for value in found.values():
+            if isinstance(value, np.ndarray):
+                value[...] = 0
+
+
 @pytest.mark.parametrize("wrong, message", [
     ({"vector": np.zeros(8, np.float32)}, r"'vector' of sample 1 must be \('<f4', \(7,\)\) .* got \('<f4', \(8,\)\)"),
     ({"vector": np.zeros(7)}, r"'vector' of sample 1 must be \('<f4', \(7,\)\) .* got \('<f8', \(7,\)\)"),

@@ -1,0 +1,69 @@
+"""Maps in steps, straight from the product, against maps that are made and then rounded."""
+
+import numpy as np
+import pytest
+from toy import toy_model
+
+from asmgen.asmd import QUANTUM, quantize_maps
+from asmgen.maps import AttributeMaps
+from asmgen.steps import map_steps
+from bfm.charts import make_chart
+
+ROUNDING = 0.02  # of a step: 0.5 on each side less what float32 keeps of values near 1
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Of a size whose texels are no whole number of blocks."""
+    model = toy_model()
+    return AttributeMaps.from_model(model, make_chart(model, size=50))
+
+
+@pytest.fixture(scope="module")
+def coeffs():
+    rng = np.random.default_rng(3)
+    return tuple(rng.standard_normal((7, count)).astype(np.float32) for count in (5, 3))
+
+
+def assert_steps(found: np.ndarray, values: np.ndarray) -> None:
+    """Steps of the values, which may round to either side only where they lie between two steps."""
+    exact = values.astype(np.float64) / QUANTUM
+    assert found.dtype == np.int16 and found.shape == values.shape
+    assert np.abs(found - exact).max() < 0.5 + ROUNDING
+    differ = found != quantize_maps(values)
+    assert np.abs(np.abs(exact - np.floor(exact)) - 0.5)[differ].max(initial=0) < ROUNDING
+    assert differ.mean() < 0.01
+
+
+def test_steps_are_the_rounded_maps(maps, coeffs):
+    identity_steps, expression_steps = map_steps(maps, *coeffs)
+    assert_steps(identity_steps, maps.identity_map(coeffs[0]))
+    assert_steps(expression_steps, maps.expression_map(coeffs[1]))
+    assert not identity_steps[..., ~maps.chart.mask].any() and not expression_steps[..., ~maps.chart.mask].any()
+    assert np.abs(identity_steps).max() > 10_000  # so that a wrong step would show
+
+
+def test_coefficients_are_left_alone(maps, coeffs):
+    before = [part.copy() for part in coeffs]
+    map_steps(maps, *coeffs)
+    for part, kept in zip(coeffs, before):
+        np.testing.assert_array_equal(part, kept)
+
+
+def test_a_device_of_torch_makes_the_same_steps(maps, coeffs):
+    pytest.importorskip("torch")
+    for found, wanted in zip(map_steps(maps.to("cpu"), *coeffs), map_steps(maps, *coeffs)):
+        assert type(found) is np.ndarray and found.dtype == np.int16
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+        assert (found != wanted).mean() < 0.01
+
+
+def test_the_reach_of_16_bits(maps):
+    """A face at the limit of what can be stored does not wrap around."""
+    coeffs = np.zeros((2, 5), np.float32)
+    direction = maps.id_basis_map[0].ravel()
+    texel = np.abs(direction).argmax()
+    for row, side in enumerate((1.25, -1.25)):
+        coeffs[row, 0] = (side - maps.mean_map.ravel()[texel]) / direction[texel]
+    steps = map_steps(maps, coeffs, np.zeros((2, 3), np.float32))[0].reshape(2, -1)[:, texel]
+    assert np.abs(steps - [32767, -32767]).max() <= 1
