@@ -37,8 +37,8 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
                      help="Steps between validations on held-out identities, and between checkpoints."),
         click.option("--log-every", type=click.IntRange(min=1), default=50, show_default=True,
                      help="Steps a log line."),
-        click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
-                     help="Processes that decode photos."),
+        click.option("--workers", type=click.IntRange(min=0),
+                     help="Processes that decode photos.  [default: for a GPU up to 8, on a CPU 0]"),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
         click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN."),
     )
@@ -106,7 +106,7 @@ face_model_option = click.option(
 @click.option("--symmetry/--no-symmetry", default=None,
               help="Loss of eq. 6.  [default: symmetry; a single map has none]")
 @click.option("--smoothness/--no-smoothness", default=True, show_default=True, help="Loss of eq. 7.")
-def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool,
+def geometry(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
              face_model: str, encoder_weights: Path | None, symmetry: bool | None, smoothness: bool, **settings):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
@@ -122,7 +122,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 
     symmetry = settings["shape"] != "single" if symmetry is None else symmetry
     off = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
-    with _training(device):
+    with _training(device, workers) as workers:
         config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
         checkpoint = train_geometry(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
@@ -137,7 +137,8 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 @click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps of the run.")
 @click.option("--stacks", type=click.IntRange(min=1), default=4, show_default=True,
               help="Hourglasses, each refining the last one's heatmaps.")
-def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, **settings):
+def landmarks(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
+              **settings):
     """Train the landmark network on the photos and projected landmarks in SHARDS, of any kind.
 
     `train texture --landmarks` takes RUN, or a 3D-FAN file of the face-alignment package in its place.
@@ -149,7 +150,7 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
     from model.train_landmarks import train_landmarks
 
     config = LandmarkConfig(**run_settings(**settings))
-    with _training(device):
+    with _training(device, workers) as workers:
         checkpoint = train_landmarks(shards, output, config, device, workers, resume, on_log=_echo_record)
         _echo_written(checkpoint)
 
@@ -164,7 +165,7 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int, device: str 
               help="Radians that a face must be closer to its own person than to another.")
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=64.0, show_default=True,
               help="Factor on the cosines, which are the logits.")
-def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, depth: str,
+def identity(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool, depth: str,
              **settings):
     """Train the network that tells people apart, for the identity loss (eq. 21), on SHARDS of kind asmd or ftd.
 
@@ -178,7 +179,7 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str |
     from model.train_identity import train_identity
 
     config = IdentityConfig(depth=int(depth), **run_settings(**settings))
-    with _training(device):
+    with _training(device, workers) as workers:
         checkpoint = train_identity(shards, output, config, device, workers, resume, on_log=_echo_record)
         _echo_written(checkpoint)
 
@@ -208,8 +209,8 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int, device: str |
 @click.option("--reconstruction/--no-reconstruction", default=True, show_default=True, help="Loss of eq. 15.")
 @click.option("--adversarial/--no-adversarial", default=True, show_default=True, help="Loss of eq. 16.")
 @click.option("--contextual/--no-contextual", default=True, show_default=True, help="Loss of eq. 17.")
-def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, face_model: str,
-            perceptual: Path | None, geometry: Path | None, landmarks: Path | None,
+def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
+            face_model: str, perceptual: Path | None, geometry: Path | None, landmarks: Path | None,
             reconstruction: bool, adversarial: bool, contextual: bool, **settings):
     """Train the texture stream on the facial texture shards in SHARDS.
 
@@ -226,7 +227,7 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 
     losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
     off = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(device):
+    with _training(device, workers) as workers:
         config = TextureConfig(**off, **run_settings(**settings))
         checkpoint = train_texture(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
@@ -258,9 +259,9 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int, device: str | 
 @click.option("--pixel/--no-pixel", default=True, show_default=True, help="Loss of eq. 20.")
 @click.option("--identity-loss/--no-identity", default=True, show_default=True, help="Loss of eq. 21.")
 @click.option("--alignment/--no-alignment", default=True, show_default=True, help="Loss of eq. 22.")
-def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | None, resume: bool, face_model: str,
-           geometry: Path, texture: Path | None, identity: Path | None, landmarks: Path | None, parsing: Path | None,
-           pixel: bool, identity_loss: bool, alignment: bool, **settings):
+def fusion(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
+           face_model: str, geometry: Path, texture: Path | None, identity: Path | None, landmarks: Path | None,
+           parsing: Path | None, pixel: bool, identity_loss: bool, alignment: bool, **settings):
     """Fine-tune a geometry and a texture stream together on the photos in SHARDS, of any kind, by rendering them.
 
     What else SHARDS hold of their faces is not trained on; it is compared with at each validation, on held-out
@@ -275,7 +276,7 @@ def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | N
 
     losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
     off = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(device):
+    with _training(device, workers) as workers:
         config = FusionConfig(**off, **run_settings(**settings))
         checkpoint = train_fusion(
             shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
@@ -285,14 +286,18 @@ def fusion(shards: tuple[Path, ...], output: Path, workers: int, device: str | N
 
 
 @contextmanager
-def _training(device: str | None) -> Iterator[None]:
-    """Train with the other processes that torchrun started, if it did, and say in one sentence what ended a run."""
+def _training(device: str | None, workers: int | None) -> Iterator[int]:
+    """Train with the other processes that torchrun started, if it did, and say in one sentence what ended a run.
+
+    Yields the processes that decode.
+    """
     import torch
 
-    from model.distributed import training_processes
+    from model.data import default_workers
+    from model.distributed import trains_on_gpu, training_processes
 
     with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError), training_processes(device):
-        yield
+        yield default_workers(trains_on_gpu(device)) if workers is None else workers
 
 
 def _echo_written(checkpoint: Path):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 
@@ -39,6 +41,9 @@ _VERSIONS = {
 
 _SAME = ("face_model_sha256", "chart", "size")
 """In what shards must agree with a network for what is known of their faces to be compared."""
+
+MOST_WORKERS = 8
+"""Processes that decode where none are asked for: 2 keep up with a GPU, the rest ride out a slow disk."""
 
 MAX_CHART_SHIFT = 0.02
 """Texels: above what another processor's arithmetic does to a chart, below what shows in a face."""
@@ -163,20 +168,35 @@ class FaceDataset(torch.utils.data.Dataset):
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {key: values[0] for key, values in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return samples, collated: (B, ...) each field, images (B, 3, S, S) uint8 with the channels last in memory."""
+        samples = [self._stored(index) for index in indices]
+        return {key: _collated([sample[key] for sample in samples]) for key in samples[0]}
+
+    __getitems__ = batch
+    """By which a `DataLoader` asks for the samples of a batch."""
+
+    def _stored(self, index: int) -> dict:
         build = int(np.searchsorted(self._starts, index, side="right")) - 1
-        sample = self.builds[build][index - int(self._starts[build])]
-        return {
-            key: _decoded(value) if isinstance(value, bytes) else torch.tensor(value) for key, value in sample.items()
-        }
+        return self.builds[build][index - int(self._starts[build])]
 
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names)
 
 
-def _decoded(jpeg: bytes) -> torch.Tensor:
-    """(3, S, S) uint8 of an image."""
-    return torch.tensor(decode_image(jpeg).transpose(2, 0, 1))
+def _collated(values: Sequence) -> torch.Tensor:
+    """One field of some samples; a worker process writes it where the trainer reads it."""
+    if isinstance(values[0], bytes):
+        images = [torch.from_numpy(decode_image(jpeg)) for jpeg in values]
+        return torch.utils.data.default_collate(images).permute(0, 3, 1, 2)
+    return torch.utils.data.default_collate([torch.from_numpy(np.asarray(value)) for value in values])
+
+
+def _as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return batch
 
 
 def face_in_chart(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, Chart]:
@@ -299,7 +319,7 @@ def training_loader(
     """
     return torch.utils.data.DataLoader(
         dataset, batch_sampler=_StepBatches(indices, batch_size, seed, start, stop), num_workers=workers,
-        pin_memory=pin_memory,
+        pin_memory=pin_memory, collate_fn=_as_it_is,
         # its own generator: the loader must not draw from the global one, whose state a checkpoint restores
         generator=torch.Generator(),
         # never fork: this process may hold threads and open files
@@ -310,7 +330,27 @@ def training_loader(
 def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: int) -> Iterator[dict]:
     """Yield each of the samples `indices` once, in order, collated; decoded in this process."""
     for place in range(0, len(indices), batch_size):
-        yield torch.utils.data.default_collate([dataset[index] for index in indices[place:place + batch_size]])
+        yield dataset.batch(indices[place:place + batch_size])
+
+
+def on_device(batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches on a device; those in pinned memory are copied to a GPU while it computes what was asked before."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            batch = {key: values.to(device, non_blocking=True) for key, values in batch.items()}
+        if stream:
+            current = torch.cuda.current_stream(device)
+            current.wait_stream(stream)
+            for values in batch.values():
+                values.record_stream(current)
+        yield batch
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Return how many processes decode for each that trains: none on a CPU, whose cores train; on a GPU up to 8."""
+    share = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(MOST_WORKERS, share - 1)) if on_gpu else 0
 
 
 def photo_names(sources: Sequence[str]) -> list[str]:

@@ -52,7 +52,7 @@ def training_processes(device: str | None = None) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    on_gpu = torch.cuda.is_available() and not (device or "").startswith("cpu")
+    on_gpu = trains_on_gpu(device)
     if on_gpu:
         place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if place >= count or device not in (None, "cuda"):
@@ -64,6 +64,11 @@ def training_processes(device: str | None = None) -> Iterator[None]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     yield
     dist.destroy_process_group()
+
+
+def trains_on_gpu(device: str | None) -> bool:
+    """Return whether a device of this name, None for the GPU if there is one, is a GPU."""
+    return torch.cuda.is_available() and not (device or "").startswith("cpu")
 
 
 def process_count() -> int:
