@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -152,7 +153,7 @@ def face_crop(image: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
     """
     points, size = five_points(landmarks), image.shape[-1]
     fine = math.ceil(size / CROP_SIZE)
-    template = torch.tensor(TEMPLATE, dtype=points.dtype, device=points.device)
+    template = _template(points.dtype, points.device)
     middle, template_middle = points.mean(1), template.mean(0)
     points, template = points - middle[:, None], template - template_middle
     # with points as complex numbers, template = (cosine + i sine) points / spread; inverted it leads to the image
@@ -167,6 +168,12 @@ def face_crop(image: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
     grid = (2 * grid + 1) / size - 1  # grid_sample counts from -1 to 1 between the image's edges
     samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return F.avg_pool2d(samples, fine)
+
+
+@lru_cache
+def _template(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """`TEMPLATE` on a device: once, as copying it there waits for the device."""
+    return torch.tensor(TEMPLATE, dtype=dtype, device=device)
 
 
 def load_identity_network(path: Path) -> IdentityNetwork:

@@ -185,6 +185,9 @@ class FusionTask(Task):
         self.identity, self.aligner, self.parsing = (
             other and other.to(device, memory_format=self.memory_format) for other in (identity, aligner, parsing)
         )
+        self.forward, self.forward_start, self.find, self.recognise = (
+            function and self.compiled(function) for function in (network, self.start, self.aligner, self.identity)
+        )
         self.networks = {"geometry": network.geometry, "generator": network.generator}
         self.optimisers = {key: self.adam(stream.requires_grad_()) for key, stream in self.networks.items()}
         if network.landmarks:
@@ -233,14 +236,19 @@ class FusionTask(Task):
         return {key: value.detach() for key, value in losses.items()}
 
     def losses(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the terms of Eq. (23), of what holds the geometry, their weighted sum ``loss``, and `statistics`."""
+        """Return the terms of Eq. (23), of what holds the geometry, their weighted sum ``loss``, and `statistics`.
+
+        The start follows the renderer, which waits for the device: it is much work in few calls, and while a GPU does
+        it the calls of the networks that compare are made.
+        """
         config, size = self.config, image.shape[-1]
         with torch.no_grad(), self.autocast():
-            begun = self.start(image)
-            heatmaps = self.aligner(image)[-1] if self.aligner else None
+            heatmaps = self.find(image)[-1] if self.aligner else None
         with self.autocast():
-            face = self.network(image, heatmaps if self.aligner is self.network.landmarks else None)
+            face = self.forward(image, heatmaps if self.aligner is self.network.landmarks else None)
         rendered = self.draw(face)
+        with torch.no_grad(), self.autocast():
+            begun = self.forward_start(image)
         visible = self.visible(rendered, image)
         terms = {}
         if config.lambda_pixel:
@@ -251,13 +259,13 @@ class FusionTask(Task):
         if config.lambda_identity:
             crops = [face_crop(picture, landmarks) for picture in (over, image)]
             with self.autocast():
-                ours = self.identity(crops[0].contiguous(memory_format=self.memory_format))
+                ours = self.recognise(crops[0].contiguous(memory_format=self.memory_format))
                 with torch.no_grad():
-                    theirs = self.identity(crops[1].contiguous(memory_format=self.memory_format))
+                    theirs = self.recognise(crops[1].contiguous(memory_format=self.memory_format))
             terms["identity"] = identity_loss(ours, theirs)
         if config.lambda_alignment:
             with self.autocast():
-                found = self.aligner(over.contiguous(memory_format=self.memory_format))[-1]
+                found = self.find(over.contiguous(memory_format=self.memory_format))[-1]
             terms["alignment"] = alignment_loss(landmarks_from_heatmaps(found), landmarks, size)
         full_map, begun_map = face.identity_map + face.expression_map, begun.identity_map + begun.expression_map
         if config.lambda_symmetry:
@@ -286,7 +294,8 @@ class FusionTask(Task):
 
     def points(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the (B, N, 3) points, mm from the map's centre, at the texels of the chart in (B, 3, S, S) maps."""
-        return maps.flatten(2)[:, :, self.texels].mT * self.trained.maps.scale
+        # index_select: the gradient of indexing sorts the places
+        return maps.flatten(2).index_select(2, self.texels).mT * self.trained.maps.scale
 
     def check(self, losses: dict[str, float]):
         """End the run where all faces come to look the same."""
