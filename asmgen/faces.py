@@ -72,9 +72,7 @@ class _Draft:
             self.error = error
 
     def shade(self, albedo_coeffs: np.ndarray, light: np.ndarray, residual: float) -> None:
-        """Take colours; an annotated light goes before the fitted one, whose residual tells of both."""
-        if self.photo.light is not None and self.face is self.photo:
-            light = self.photo.light
+        """Take colours."""
         self.numbers = {"albedo_coeffs": albedo_coeffs, "light": light, "light_residual": residual}
 
     def finish(self, pose: np.ndarray, position: np.ndarray, landmarks: np.ndarray) -> None:
@@ -187,8 +185,11 @@ class FacePlacer:
         lit = [row for row, draft in enumerate(known) if draft.error is None]
         if lit:
             albedo_coeffs = np.stack([known[row].face.albedo_coeffs for row in lit])
-            for row, *shading in zip(lit, albedo_coeffs, *self._photometry.light(look.take(lit), albedo_coeffs)):
-                known[row].shade(*shading)
+            for row, coeffs, light, residual in zip(
+                lit, albedo_coeffs, *self._photometry.light(look.take(lit), albedo_coeffs)
+            ):
+                given = known[row].photo.light
+                known[row].shade(coeffs, light if given is None else given, residual)
 
     def _cut(self, drafts: list[_Draft]) -> None:
         """Cut the faces out, and express where they stand in pixels of the crops."""

@@ -91,7 +91,7 @@ def test_samples_used_are_the_visible_ones():
     points = project(MODEL.shape(id_coeffs, exp_coeffs), pose, POSITION)
     exact = visible_vertices(points, MODEL.triangles, 200, 200)
     look = PHOTOMETRY.look([image], id_coeffs[None], exp_coeffs[None], pose[None], POSITION[None])
-    places = PHOTOMETRY._mean[0, 0, look.seen[0]]
+    places = PHOTOMETRY._mean[0, 0].T[look.seen[0]]
     nearest = np.linalg.norm(MODEL.mean_shape[None] - places[:, None], axis=2).argmin(axis=1)
     assert exact[nearest].mean() > 0.99
 
