@@ -129,7 +129,7 @@ def smoothness_loss(full_map: torch.Tensor, laplacian: SparseOperator) -> torch.
 def mirror_map(maps: torch.Tensor) -> torch.Tensor:
     """Return (..., 3, S, S) attribute maps of the mirrored face: columns reversed and x negated."""
     mirrored = maps.flip(-1)
-    return torch.cat([-mirrored[..., :1, :, :], mirrored[..., 1:, :, :]], -3)  # a tensor of signs would wait for the GPU
+    return torch.cat([-mirrored[..., :1, :, :], mirrored[..., 1:, :, :]], -3)  # signs in a list wait for the GPU
 
 
 def albedo_weights(model: MorphableModel) -> np.ndarray:
