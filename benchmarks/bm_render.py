@@ -30,7 +30,7 @@ from asmgen.maps import AttributeMaps
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
 from bfm.pose import project, project_homogeneous
-from model.rasterize import nearest_triangles
+from model.nearest_triangles import nearest_triangles
 from model.render import FaceRenderer
 from model.trainer import json_text
 
@@ -219,7 +219,8 @@ def main(size, batch_sizes, steps, device, output):
         for result in taken:
             click.echo(
                 f"{result['name']:<33}{result['milliseconds']:>10.2f} ms{result['images_a_second']:>9.0f} img/s"
-                f"{result['least_mib_an_image']:>8.1f} MiB an image at least{result['moved_mib_an_image'] or 0:>8.1f} moved"
+                f"{result['least_mib_an_image']:>8.1f} MiB an image at least"
+                f"{result['moved_mib_an_image'] or 0:>8.1f} moved"
                 f"{100 * result['of_floor']:>7.2f} % of the floor{result['peak_mib'] or 0:>9.1f} MiB peak"
             )
     report = {

@@ -23,7 +23,8 @@ from bfm.light import sh_basis
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, project_homogeneous, rotation_matrix
 from model.layers import full_precision
-from model.rasterize import covered_pixels, nearest_triangles, to_images, values_at, weights_at
+from model.nearest_triangles import nearest_triangles
+from model.rasterize import covered_pixels, to_images, values_at, weights_at
 
 
 class Rendered(NamedTuple):

@@ -130,6 +130,20 @@ def test_an_edge_that_two_triangles_share_lets_no_pixel_through_however_it_is_ro
         assert (triangle_ids[:, 4, 4] == 0).all()
 
 
+def test_small_triangles_far_from_the_corner_let_no_pixel_through_whatever_w_they_are_divided_by():
+    rng, pixel = np.random.default_rng(0), np.stack(np.meshgrid(*[np.arange(4, 2000, 8)] * 2), -1).reshape(-1, 1, 2)
+    along, across = rng.normal(0, 0.5, (2, len(pixel), 2))
+    either_side = rng.uniform(0.1, 1, (len(pixel), 2, 1))
+    away = np.stack([either_side[:, 0] * along, -either_side[:, 1] * along, across, -across], 1)
+    w = rng.uniform(0.2, 3, (len(pixel), 4, 1))
+    points = np.concatenate([(pixel + away) * w, 0 * w, w], 2).reshape(1, -1, 4)
+    corners = 4 * np.arange(len(pixel))[:, None]
+    triangles = np.concatenate([corners + [0, 1, 2], corners + [1, 0, 3]])
+    triangle_ids, _ = rasterize(torch.tensor(points), torch.tensor(triangles), 2000, 2000)
+    x, y = pixel[:, 0].T
+    assert (triangle_ids[0, y, x] % len(pixel) == torch.arange(len(pixel))).all()
+
+
 def test_a_tiled_floor_that_runs_under_the_camera_has_no_seams():
     rng = np.random.default_rng(0)
     x, w = np.meshgrid(np.linspace(-90, 90, 13), np.linspace(-3, 9, 13))
@@ -255,7 +269,7 @@ def test_memory_chunks_do_not_show(monkeypatch):
     points = torch.tensor(rng.uniform(-9, 60, (5, 60, 3)))
     triangles = torch.tensor(rng.integers(0, 60, (90, 3)))
     whole = rasterize(points, triangles, 50, 40)
-    monkeypatch.setattr("model.rasterize._ON_CPU", 200)
+    monkeypatch.setattr("model.nearest_triangles._ON_CPU", 200)
     for a, b in zip(whole, rasterize(points, triangles, 50, 40)):
         assert torch.equal(a, b)
 
@@ -334,3 +348,18 @@ def test_refuses_numbers_that_are_not_places(value, axis):
 def test_refuses_shapes_that_are_wrong():
     with pytest.raises(ValueError, match=r"\(B, V, 4\) and triangles \(F, 3\), got \(4, 3\) and \(2, 3\)"):
         rasterize(SQUARE, HALVES, 5, 6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("distance", [None, 400])
+def test_the_gpu_draws_what_the_cpu_draws(distance):
+    model = open_face_model()
+    position = np.array([[127.5, 140, 1.1], [100, 120, 1], [127.5, 140, 1.3], [130, 140, 0.2], [140, 60, 2.2]])
+    placed = (model.mean_shape.astype(np.float64), POSES, position)
+    points = torch.tensor(project_homogeneous(*placed, distance) if distance else project(*placed))
+    triangles = torch.tensor(model.triangles)
+    for some in (points, points.float()):
+        on_cpu, on_gpu = (rasterize(some.to(device), triangles.to(device), 256, 250) for device in ("cpu", "cuda"))
+        assert torch.equal(on_gpu[0].cpu(), on_cpu[0])
+        torch.testing.assert_close(on_gpu[1].cpu(), on_cpu[1], rtol=0, atol=1e-6)

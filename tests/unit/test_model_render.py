@@ -177,6 +177,27 @@ def test_nothing_is_drawn_where_no_face_is_and_each_face_is_drawn_as_if_alone():
     assert not unseen.mask.any() and (gradient == 0).all()
 
 
+@pytest.mark.parametrize("distance", [np.inf, 500.0])
+def test_the_inner_side_hides_what_is_behind_it_and_has_no_gradient(distance):
+    model, maps = toy_face()
+    renderer = FaceRenderer(model, maps, distance)
+    half_a_turn = np.array([[0, np.pi, 0]])
+    vertices, albedo, *given = (
+        part.requires_grad_() for part in tensors(
+            model.mean_shape[None], np.ones((1, len(model.mean_shape), 3)), LIGHTS[:1], half_a_turn, POSITIONS[:1] / 3
+        )
+    )
+    rendered = renderer.render_vertices(vertices, albedo, *given, 40)
+    points = project(model.mean_shape.astype(np.float64), half_a_turn[0], POSITIONS[0] / 3)
+    ids = bfm.rasterize.rasterize(points[:, :2], points[:, 2], model.triangles, 40, 40)[0]
+    assert (ids >= 0).sum() > 50 and rendered.mask.sum() < 0.2 * (ids >= 0).sum()
+    for part in (rendered.image, rendered.albedo, rendered.normals, rendered.depth):
+        assert (part.masked_select(~rendered.mask) == 0).all()
+    unseen = [(part * ~rendered.mask).sum() for part in rendered[:1] + rendered[2:5]]
+    for gradient in torch.autograd.grad(sum(unseen), (vertices, albedo, *given[:2])):
+        assert (gradient == 0).all()
+
+
 @pytest.mark.parametrize("distance", [np.inf, 300.0])
 def test_gradients_are_those_of_finite_differences(distance):
     model, maps = toy_face(rows=9, columns=7)
