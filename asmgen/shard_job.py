@@ -17,7 +17,7 @@ from asmgen.shards import ShardWriter
 from asmgen.w300lp import SampleEntry
 from asmgen.workers import shared
 
-BATCH = 64
+BATCH = 128
 """Photos that are placed, and whose maps are made, by one matrix product, if memory allows."""
 
 
