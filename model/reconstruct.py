@@ -29,7 +29,7 @@ from model.photos import Photo, PhotoLocator
 from model.refine import refine
 from model.views import Surroundings, surroundings
 
-WRITERS = min(8, os.cpu_count() or 1)
+WRITERS = max(2, min(8, os.cpu_count() or 1))
 """Threads that write files; most of it is compressing and copying, which Python lets run side by side."""
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from toy import toy_model
 from toy_asmd import draw_face, write_toy_asmd
 
+import bfm.rasterize
 from asmgen.crop import square_transform
 from asmgen.locate import Placement
 from bfm.model_file import save_model
@@ -76,6 +78,12 @@ def pixels(path):
 
 def shape_of(path):
     return trimesh.load(path, process=False).vertices
+
+
+def apart(shown, points, model):
+    """Pixels in which a mask differs from the triangles between (V, 2) points; a few may, as files round vertices."""
+    triangles, _ = bfm.rasterize.rasterize(points, np.zeros(len(points)), model.triangles, *shown.shape)
+    return ((triangles >= 0) != shown).sum()
 
 
 def test_every_file_of_a_photo(model, faces, photo, tmp_path):
@@ -184,6 +192,34 @@ def test_batches_do_not_change_what_is_written(model, faces, tmp_path):
     for name in ("a", "b", "deep/a"):
         np.testing.assert_allclose(shape_of(alone / f"{name}.ply"), shape_of(together / f"{name}.ply"), atol=1e-3)
     assert np.abs(shape_of(alone / "a.ply") - shape_of(alone / "deep/a.ply")).max() > 0.01
+
+
+def test_what_is_read_ahead_and_written_behind_is_in_order_and_stops_with_an_error(model, faces, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in "abcdefghij":
+        Image.fromarray(draw_face(model, 32, ord(name))["image"]).save(folder / f"{name}.png")
+    photos, written = find_photos([folder], tmp_path / "out"), []
+    reconstructor, locator = Reconstructor(faces), PhotoLocator(photos, whole=True)
+    first_may_end = Event()
+
+    class Writer(FaceWriter):
+        def write(self, face, stem):
+            if stem.name == "a":  # the first to begin is the last of its batch to end
+                assert first_may_end.wait(60)
+            written.append(stem.name)
+            first_may_end.set()
+            if stem.name == "c":
+                raise OSError(28, "No space left on device")
+            return super().write(face, stem)
+
+    outcomes = reconstruct(photos, locator, reconstructor, Writer(faces), tmp_path / "out", 2)
+    names = []
+    with pytest.raises(OSError, match="No space left"):
+        for outcome in outcomes:
+            names.append(outcome.photo.stem)
+    assert names == list("ab") and written[:2] == list("ba")
+    assert not set("ghij") & set(written)  # their batches were never begun
 
 
 def test_the_landmarks_of_a_file_beside_the_photo_place_it(model, faces, photo, tmp_path):
@@ -355,10 +391,7 @@ def test_pictures_show_the_part_of_the_photo_where_the_face_is(model, faces, tmp
     assert np.abs(picture[row, column].astype(int) - large[rows, columns]).max() < 12
     placed = project(shape_of(tmp_path / "large.ply"), np.array(described["pose"]), np.array(described["position"]))
     points = transform_points(placed[:, :2], transform)
-    rows, columns = np.nonzero(shown)
-    # a pixel's centre lies within the outline, whose corners are sharp
-    np.testing.assert_allclose([columns.min(), rows.min()], points.min(0) + 0.75, atol=0.75)
-    np.testing.assert_allclose([columns.max(), rows.max()], points.max(0) - 0.75, atol=0.75)
+    assert apart(shown, points, model) <= 3 < 0.2 * shown.sum()
 
 
 def test_the_shading_is_of_unit_normals_in_camera_axes(model, faces):
@@ -384,13 +417,10 @@ def test_the_camera_of_the_network_draws_and_is_told(model, checkpoint, faces, p
     np.testing.assert_array_equal(vertices, shape_of(tmp_path / "far" / "photo.ply"))
     placed = project(vertices, np.array(described["pose"]), np.array(described["position"]), 400.0)
     np.testing.assert_allclose(placed[model.landmarks, :2], described["landmarks"], atol=2e-3)
-    rows, columns = np.nonzero(pixels(tmp_path / "near" / "photo_depth.png"))
-    drawn = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+    shown = pixels(tmp_path / "near" / "photo_depth.png") > 0
     for distance, fits in ((400.0, True), (np.inf, False)):
         placed = project(vertices, np.array(described["pose"]), np.array(described["position"]), distance)
-        points = transform_points(placed[:, :2], np.array(described["pictures"]))
-        apart = np.abs(drawn - [*(points.min(0) + 0.75), *(points.max(0) - 0.75)])
-        assert (apart < 0.75).all() == fits
+        assert (apart(shown, transform_points(placed[:, :2], np.array(described["pictures"])), model) <= 3) == fits
 
 
 def test_a_checkpoint_of_the_first_phase_has_no_face(model, checkpoint, tmp_path):
