@@ -120,8 +120,8 @@ class Parts:
         self.on_gpu, self.marks, self.seen = task.on_gpu, [], Counter()
         network = task.network
         for name, part in {
-            "start": task.start, "geometry": network.geometry, "texture": network.generator, "landmarks": task.aligner,
-            "F_id": task.identity,
+            "start": task.forward_start, "geometry": network.geometry, "texture": network.generator,
+            "landmarks": task.find, "F_id": task.recognise,
         }.items():
             if part:
                 self._watch(name, part)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from bfm.light import sh_basis
 from bfm.model_file import load_model
@@ -185,9 +186,11 @@ class FusionTask(Task):
         self.identity, self.aligner, self.parsing = (
             other and other.to(device, memory_format=self.memory_format) for other in (identity, aligner, parsing)
         )
-        self.forward, self.forward_start, self.find, self.recognise = (
-            function and self.compiled(function) for function in (network, self.start, self.aligner, self.identity)
-        )
+        frozen = self.start, self.aligner, self.identity
+        if config.mixed_precision and self.on_gpu:
+            frozen = (other and rounded(other) for other in frozen)
+        self.forward = self.compiled(network)
+        self.forward_start, self.find, self.recognise = (other and self.compiled(other) for other in frozen)
         self.networks = {"geometry": network.geometry, "generator": network.generator}
         self.optimisers = {key: self.adam(stream.requires_grad_()) for key, stream in self.networks.items()}
         if network.landmarks:
@@ -380,3 +383,26 @@ class FusionTask(Task):
             image, compose(rendered.image, image, rendered.mask), face.albedo_map,
             (shading * rendered.mask).expand_as(image), clay * rendered.mask,
         ])
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """Return a copy of a frozen network whose convolutions hold what bfloat16 autocast makes of their weights.
+
+    Autocast rounds weights that have no gradient in every call anew, which takes a kernel a layer. The results are the
+    same, bit for bit. An `UpsampledConv2d` mixes its weights before they are rounded, and is left as it is.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Not changed.
+
+    Returns
+    -------
+    nn.Module
+        To be called under autocast only.
+    """
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if type(layer) in (nn.Conv2d, nn.PReLU):
+            layer.to(torch.bfloat16)
+    return network
