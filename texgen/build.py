@@ -49,7 +49,7 @@ class FtdMaker:
     """
 
     def __init__(self, mapper: TextureMapper, texels: ScoreTexels, selection: Selection, encoding: str, lit: bool):
-        self._mapper, self._texels, self._selection = mapper, texels, selection
+        self.mapper, self._texels, self._selection = mapper, texels, selection
         self._encoding, self._lit = encoding, lit
 
     def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
@@ -70,11 +70,11 @@ class FtdMaker:
             id_coeffs, exp_coeffs, albedo_coeffs = (
                 np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")
             )
-            yield from zip(self._mapper.vertices(id_coeffs, exp_coeffs), self._mapper.linear_albedo(albedo_coeffs))
+            yield from zip(self.mapper.vertices(id_coeffs, exp_coeffs), self.mapper.linear_albedo(albedo_coeffs))
 
     def _sample(self, face: PlacedFace, vertices: np.ndarray, linear_albedo: np.ndarray) -> dict:
         """One face with its texture; SampleError if it is not chosen."""
-        texture = self._mapper.extract(
+        texture = self.mapper.extract(
             np.asarray(face.photo), vertices, face.pose, face.position, face.fields["light"]
         )
         scores = measure(texture, linear_albedo, self._texels, face.pose)
