@@ -272,7 +272,9 @@ def main(count, workers, seconds, rounds, with_filters, output):
     for rows in results.values():
         for row in rows:
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-    report = {"benchmark": "storage", **provenance(torch.device("cpu")), "faces": count, "seconds": seconds, **results}
+    report = {
+        "benchmark": "storage", **provenance(torch.device("cpu")), "faces": count, "seconds": seconds, **results,
+    }
     if output:
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

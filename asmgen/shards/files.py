@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from asmgen.shards.packing import DIFFERENCES, undo_differences
+from asmgen.shards.packing import DIFFERENCES, inflated_differences, undo_differences
 
 SMALL_CHUNK = 16384
 """Bytes: a sample's array from this size has its own chunk, smaller ones share one of this size."""
@@ -77,7 +77,11 @@ class Differences:
         return len(self.dataset)
 
     def __getitem__(self, rows: int | slice) -> np.ndarray:
-        return undo_differences(self.dataset[rows])
+        if isinstance(rows, slice):
+            return undo_differences(self.dataset[rows])
+        shape = self.dataset.shape[1:]
+        _, chunk = self.dataset.id.read_direct_chunk((rows, *[0] * len(shape)))  # igzip is faster than HDF5's zlib
+        return undo_differences(inflated_differences(chunk, shape, self.dataset.dtype))
 
 
 def open_shard(path: Path) -> h5py.File:

