@@ -249,7 +249,8 @@ def measure(quick: bool) -> list[dict]:
     baseline, table = rows[0], []
     for row in rows[1:]:
         for what, key, unit in (
-            ("size of 60,000 faces", "gigabytes_for_60000", "GB"), ("write, process time", "write_process_milliseconds", "ms"),
+            ("size of 60,000 faces", "gigabytes_for_60000", "GB"),
+            ("write, process time", "write_process_milliseconds", "ms"),
             ("random read, process time", "read_process_milliseconds", "ms"),
         ):
             table.append({
