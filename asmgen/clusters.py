@@ -107,8 +107,8 @@ def run_on_cluster(function: Callable, tasks: Sequence[tuple], watch: Callable[[
     Raises
     ------
     WorkersLost
-        After all others, if tasks ended every worker that took them; at once, if the scheduler is lost. What a task
-        raises is raised here.
+        After all others, if tasks ended every worker that took them, or workers could not read them; at once, if the
+        scheduler is lost. What a task raises is raised here.
     """
     calls = (joblib.delayed(_alone)(number, function, *task) for number, task in enumerate(tasks))
     with _watching(watch):
@@ -117,7 +117,7 @@ def run_on_cluster(function: Callable, tasks: Sequence[tuple], watch: Callable[[
     lost = {number: result.reason for number, result in sorted(results.items()) if isinstance(result, _Lost)}
     if lost:
         number, reason = next(iter(lost.items()))
-        raise WorkersLost(f"task {number} ended every worker that took it ({reason})", tuple(lost))
+        raise WorkersLost(f"task {number} has no result ({reason})", tuple(lost))
     return [results[number] for number in range(len(tasks))]
 
 

@@ -338,6 +338,7 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
 def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:
     """Read the numbers of the summary back from the shards."""
     shards = ShardSet(plan.out_dir)
+    new = shards if len(written) == len(shards.paths) else ShardSet(written) if written else ()  # heads take time
     error = percent = np.nan
     out_of_range, scores = 0, {}
     if len(shards):
@@ -350,7 +351,7 @@ def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float
     return BuildSummary(
         kind=plan.settings["kind"], samples=len(shards), rejected=count_reasons(shards.rejected),
         out_of_range=int(out_of_range), landmark_error=error, landmark_percent=percent, scores=scores,
-        written=len(ShardSet(written)) if written else 0, photos=photos, seconds=seconds,
+        written=len(new), photos=photos, seconds=seconds,
     )
 
 
