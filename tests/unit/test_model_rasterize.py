@@ -9,7 +9,7 @@ from toy import toy_model
 import bfm.rasterize
 from bfm.open_face import open_face_model
 from bfm.pose import project, project_homogeneous
-from model.rasterize import barycentric_weights, interpolate, rasterize
+from model.rasterize import barycentric_weights, covered_pixels, interpolate, rasterize, weights_at
 
 SQUARE = torch.tensor([[1.0, 1, 0], [4, 1, 0], [1, 3, 0], [4, 3, 0]])  # x right, y down, depth
 HALVES = torch.tensor([[0, 1, 2], [1, 3, 2]])
@@ -325,6 +325,15 @@ def test_perspective_weights_give_the_point_of_space_behind_each_pixel():
     torch.testing.assert_close(seen[:, :2] / seen[:, 3:], torch.stack([column, row], -1).double())
     linear = rasterize(points[..., :3] / points[..., 3:], triangles, 14, 12)
     assert torch.equal(linear[0], triangle_ids) and (linear[1] - weights).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("w", [None, 1.0, 0.4])
+def test_a_triangle_shows_its_front_where_its_corners_run_counter_clockwise_to_the_eye(w):
+    points = SQUARE[None] if w is None else torch.cat([SQUARE, torch.ones(4, 1)], 1)[None] * w
+    triangles = torch.stack([HALVES[0].flip(0), HALVES[1]])  # y is down: the first is seen from its front
+    triangle_ids, _ = rasterize(points, triangles, 5, 6)
+    front = weights_at(points, covered_pixels(triangle_ids, triangles))[1]
+    assert torch.equal(front, triangle_ids[triangle_ids >= 0] == 0) and 0 < front.sum() < len(front)
 
 
 def test_a_triangle_without_area_that_covers_nothing_leaves_the_gradient_finite():
