@@ -1,15 +1,15 @@
 """Images a second of dataset generation on one core, beside the common way: `baseline_pipeline`.
 
-Both read the same photos with their annotation and write crops and maps. Ours is the work of one worker process of
-``dualface build asmd``, from the files to finished shards; models are loaded and compiled before. They take turns, some
-photos each. ``--scaling`` runs two such processes at once, and compares with one alone.
+Both read the same photos with their annotation and write crops and maps, with one thread. Ours is the work of one
+worker process of ``dualface build asmd``, from the files to a finished shard, in which every photo stands several times
+so that it is about as large as by default; models are loaded and compiled before. They take turns. ``--scaling`` runs
+two such processes at once, and compares with one alone.
 
     python benchmarks/bm_asmd.py -o asmd.json
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -29,77 +29,83 @@ from asmgen.build import asmd_plan
 from asmgen.crop import crop_image, face_square
 from asmgen.faces import FacePlacer
 from asmgen.images import encode_image, read_photo
+from asmgen.maps import AttributeMaps
 from asmgen.photometry import Photometry
 from asmgen.pipeline import PhotoPass
 from asmgen.shard_job import BATCH, Job, fill_slice
 from asmgen.shards import shard_path
+from asmgen.steps import map_steps
 from asmgen.synth import synthesize_300wlp
 from asmgen.w300lp import find_samples, read_sample
-from asmgen.workers import share
+from asmgen.workers import run_tasks, share
+from bfm.charts import make_chart
 from bfm.open_face import open_face_model
 from model.trainer import json_text
 
 SIZE = 256
-BASELINE_PHOTOS = 8
+BASELINE_PHOTOS = 16
 
 
 class OneWorker:
-    """What a worker process of a build does, in this process: a shard of some photos, again and again."""
+    """What a worker process of a build does: a shard of some photos, each taken several times."""
 
-    def __init__(self, photos: Path, folder: Path, refit: bool = False):
+    def __init__(self, photos: Path, folder: Path, times: int, refit: bool = False):
+        cv2.setNumThreads(1)
         model = open_face_model()
         passes = [
             PhotoPass(photos, model, size=SIZE, encoding=encoding, chart="default", shard_size=1024, seed=0,
                       count=None, refit=refit)
             for encoding in ENCODINGS
         ]
-        self.entries, self._folder = passes[0].entries, folder
+        self.entries, self._folder = passes[0].entries * times, folder
         plans = [asmd_plan(one, folder / encoding) for one, encoding in zip(passes, ENCODINGS)]
         for plan in plans:
             plan.out_dir.mkdir(parents=True)
         placer = partial(FacePlacer, passes[0].face, SIZE, refit)
         self._job = share(Job(placer, passes[0].constants, plans), folder / "job")
 
-    def __call__(self, encoding: str, count: int) -> None:
-        """Make a shard of the first photos."""
+    def __call__(self, encoding: str) -> None:
+        """Make a shard."""
         paths = [shard_path(self._folder / one, 0, 1) if one == encoding else None for one in ENCODINGS]
-        fill_slice(self._job, self._folder / "ticks", self.entries[:count], paths)
+        fill_slice(self._job, self._folder / "ticks", self.entries, paths)
 
 
 def measure(quick: bool) -> list[dict]:
     """Return one row an encoding, baseline against ours."""
-    cv2.setNumThreads(1)
-    count, rounds = (BATCH, 5) if quick else (3 * BATCH, 9)
+    return run_tasks(_measured, [(quick,)], 1)[0]  # workers have one thread
+
+
+def _measured(quick: bool) -> list[dict]:
+    photos, times, rounds = (BATCH, 4, 3) if quick else (3 * BATCH, 5, 9)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         model = open_face_model()
-        synthesize_300wlp(folder / "photos", model, count)
-        baseline, worker = BaselinePipeline(model.face_only(), SIZE, folder), OneWorker(folder / "photos", folder)
-        photos = [entry.image_path for entry in worker.entries]
+        synthesize_300wlp(folder / "photos", model, photos)
+        baseline = BaselinePipeline(model.face_only(), SIZE, folder)
+        worker = OneWorker(folder / "photos", folder, times)
+        count = len(worker.entries)
 
         def common():
-            for photo in photos[:BASELINE_PHOTOS]:
-                baseline(photo, folder / photo.stem)
+            for entry in worker.entries[:BASELINE_PHOTOS]:
+                baseline(entry.image_path, folder / entry.name)
 
         timings = interleaved(
-            {"baseline": common, **{one: partial(worker, one, count) for one in ENCODINGS}}, rounds
+            {"baseline": common, **{encoding: partial(worker, encoding) for encoding in ENCODINGS}}, rounds
         )
     usual = timings["baseline"]
-    rows = []
-    for encoding in ENCODINGS:
-        ours, rate = timings[encoding], BASELINE_PHOTOS / usual.seconds
-        rows.append({
-            "operation": f"build asmd, {encoding}", "baseline": f"{rate:.0f} img/s a core",
-            "ours": f"{count / ours.seconds:.0f} img/s a core", "ratio": count / ours.seconds / rate,
-            "processor_time_ratio": count / ours.process_seconds * usual.process_seconds / BASELINE_PHOTOS,
-            "photos": count, "baseline_triangles": len(baseline.triangles), "baseline_vertices": len(baseline.mean),
-            "milliseconds_10_to_90_percent": [round(1e3 * part / count, 2) for part in (ours.low, ours.high)],
-        })
-    return rows
+    return [{
+        "operation": f"build asmd, {encoding}", "baseline": f"{BASELINE_PHOTOS / usual.seconds:.0f} img/s a core",
+        "ours": f"{count / ours.seconds:.0f} img/s a core",
+        "ratio": count / ours.seconds * usual.seconds / BASELINE_PHOTOS,
+        "processor_time_ratio": count / ours.process_seconds * usual.process_seconds / BASELINE_PHOTOS,
+        "photos": count, "baseline_triangles": len(baseline.triangles), "baseline_vertices": len(baseline.mean),
+        "milliseconds_10_to_90_percent": [round(1e3 * part / count, 2) for part in (ours.low, ours.high)],
+    } for encoding, ours in timings.items() if encoding in ENCODINGS]
 
 
 def stages(photos: Path) -> dict[str, float]:
-    """Return the milliseconds a photo of what a worker does before the maps, each stage by itself."""
+    """Return the milliseconds a photo of what a worker does, each stage by itself."""
+    cv2.setNumThreads(1)
     model = open_face_model().face_only()
     entries = find_samples(photos)[:BATCH]
     samples = [read_sample(entry, model) for entry in entries]
@@ -110,46 +116,42 @@ def stages(photos: Path) -> dict[str, float]:
              for key in ("id_coeffs", "exp_coeffs", "pose", "position", "albedo_coeffs")]
     images = [sample.image for sample in samples]
     look = photometry.look(images, *known[:4])
+    maps = AttributeMaps.from_model(model, make_chart(model, size=SIZE))
     timings = interleaved({
         "read and decode": lambda: [read_photo(entry.image_path) for entry in entries],
         "crop": lambda: [crop_image(image, square, SIZE) for image, square in zip(images, squares)],
         "encode": lambda: [encode_image(crop) for crop in crops],
         "surface samples": lambda: photometry.look(images, *known[:4]),
         "light": lambda: photometry.light(look, known[4]),
-        "placing, all of these and the annotation": lambda: placer.place_batch(entries),
+        "maps as steps, of dense shards": lambda: map_steps(maps, *known[:2]),
+        "placing: all but the maps, and the annotation": lambda: placer.place_batch(entries),
     }, 9)
     return {name: 1e3 * timing.seconds / len(entries) for name, timing in timings.items()}
 
 
 def scaling(photos: Path, encoding: str, seconds: float = 6.0) -> float:
     """Return the photos a second of two worker processes together over those of one alone."""
-    context = multiprocessing.get_context("spawn")
     rates = {}
     for processes in (1, 2, 1, 2):
-        start, found = context.Barrier(processes), context.Queue()
-        workers = [
-            context.Process(target=_run, args=(photos, encoding, seconds, start, found)) for _ in range(processes)
-        ]
-        for worker in workers:
-            worker.start()
-        rates.setdefault(processes, []).append(sum(found.get() for _ in workers))
-        for worker in workers:
-            worker.join()
+        with tempfile.TemporaryDirectory() as ready:
+            tasks = [(photos, encoding, seconds, Path(ready), processes)] * processes
+            rates.setdefault(processes, []).append(sum(run_tasks(_rate, tasks, processes)))
     return statistics.median(rates[2]) / statistics.median(rates[1])
 
 
-def _run(photos, encoding, seconds, start, found) -> None:
-    """Make shards until the time is over, from when all processes are ready."""
-    cv2.setNumThreads(1)
+def _rate(photos: Path, encoding: str, seconds: float, ready: Path, processes: int) -> float:
+    """Photos a second in this process, from when all are ready, until the time is over."""
     with tempfile.TemporaryDirectory() as folder:
-        worker = OneWorker(photos, Path(folder))
-        worker(encoding, BATCH)
-        start.wait()
+        worker = OneWorker(photos, Path(folder), 4)
+        worker(encoding)
+        tempfile.mkstemp(dir=ready)
+        while len(list(ready.iterdir())) < processes:
+            time.sleep(0.01)
         begun, done = time.perf_counter(), 0
         while time.perf_counter() - begun < seconds:
-            worker(encoding, len(worker.entries))
+            worker(encoding)
             done += len(worker.entries)
-        found.put(done / (time.perf_counter() - begun))
+        return done / (time.perf_counter() - begun)
 
 
 @click.command()
@@ -164,7 +166,7 @@ def main(quick: bool, two: bool, output: Path | None):
                    f"({row['processor_time_ratio']:.1f} by processor time)")
     with tempfile.TemporaryDirectory() as folder:
         synthesize_300wlp(Path(folder, "photos"), open_face_model(), BATCH)
-        parts = stages(Path(folder, "photos"))
+        parts = run_tasks(stages, [(Path(folder, "photos"),)], 1)[0]
         together = {one: scaling(Path(folder, "photos"), one) for one in ENCODINGS} if two else {}
     for name, milliseconds in parts.items():
         click.echo(f"{name:<44}{milliseconds:>8.3f} ms a photo")
