@@ -28,6 +28,7 @@ from model.train_texture import TextureTask
 VARIANTS = {
     "AdaIN": {"stylisation": "adain"},
     "n=16": {"regions": 16},
+    "n=16, compiled": {"regions": 16, "compiled": True},
     "n=16, without K": {"regions": 16, "landmark_branch": False},
     "n=16, without contextual loss": {"regions": 16, "omega_c": 0.0},
     "n=16, without discriminator": {"regions": 16, "omega_a": 0.0},
