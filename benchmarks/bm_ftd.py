@@ -1,9 +1,9 @@
 """Images a second of FTD generation on one core, and how exact its visibility is, beside rasterising each photo's mesh.
 
 Ours is the work of one worker process of ``dualface build ftd``, from the files to a finished shard, photos that are
-left out included; models are loaded before. The baseline differs in one thing: which texels are hidden is read from a depth
-buffer of the photo's mesh (`bfm.rasterize`), as is common. They take turns. Truth for visibility is a ray from each of
-some texels against every triangle.
+left out included; models are loaded before. The baseline differs in one thing: which texels are hidden is read from a
+depth buffer of the photo's mesh (`bfm.rasterize`), as is common. They take turns. Truth for visibility is a ray from
+each of some texels against every triangle.
 
     python benchmarks/bm_ftd.py -o ftd.json
 """
