@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from asmgen import asmd, face_crops
-from asmgen.images import decode_image
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
 from bfm.morphable_model import MorphableModel
 from model.config import RunConfig
 from model.distributed import own_part
+from model.packed_batch import PackedBatch
 from texgen import ftd
 
 LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
@@ -172,11 +172,10 @@ class FaceDataset(torch.utils.data.Dataset):
 
     def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return samples, collated: (B, ...) each field, images (B, 3, S, S) uint8 with the channels last in memory."""
-        samples = [self._stored(index) for index in indices]
-        return {key: _collated([sample[key] for sample in samples]) for key in samples[0]}
+        return self.__getitems__(indices).fields()
 
-    __getitems__ = batch
-    """By which a `DataLoader` asks for the samples of a batch."""
+    def __getitems__(self, indices: Sequence[int]) -> PackedBatch:  # as a `DataLoader` asks for a batch
+        return PackedBatch.of([self._stored(index) for index in indices])
 
     def _stored(self, index: int) -> dict:
         build = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -187,15 +186,7 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names)
 
 
-def _collated(values: Sequence) -> torch.Tensor:
-    """One field of some samples; a worker process writes it where the trainer reads it."""
-    if isinstance(values[0], bytes):
-        images = [torch.from_numpy(decode_image(jpeg)) for jpeg in values]
-        return torch.utils.data.default_collate(images).permute(0, 3, 1, 2)
-    return torch.utils.data.default_collate([torch.from_numpy(np.asarray(value)) for value in values])
-
-
-def _as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _as_it_is(batch: PackedBatch) -> PackedBatch:
     return batch
 
 
@@ -289,9 +280,9 @@ class _StepBatches:
 
 def training_loader(
     dataset: FaceDataset, indices: np.ndarray, batch_size: int, seed: int, start: int, stop: int, workers: int = 0,
-    pin_memory: bool = False,
-) -> torch.utils.data.DataLoader:
-    """Return the collated batches of steps `start` to `stop`, in order; of each this process's part.
+    device: torch.device = torch.device("cpu"),
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the collated batches of steps `start` to `stop`, in order; of each this process's part.
 
     Parameters
     ----------
@@ -309,42 +300,32 @@ def training_loader(
         The step after the last.
     workers : int
         Processes that decode; 0 decodes in this one. The batches are the same.
-    pin_memory : bool
-        Whether to place batches where a GPU copies from.
+    device : torch.device
+        Where they are wanted; they are copied to a GPU while it computes what was asked of it before.
 
-    Returns
-    -------
-    torch.utils.data.DataLoader
-        Dicts of CPU tensors.
+    Yields
+    ------
+    dict[str, torch.Tensor]
+        As of `FaceDataset.batch`.
     """
-    return torch.utils.data.DataLoader(
+    on_gpu = device.type == "cuda"
+    stream = torch.cuda.Stream(device) if on_gpu else None
+    loader = torch.utils.data.DataLoader(
         dataset, batch_sampler=_StepBatches(indices, batch_size, seed, start, stop), num_workers=workers,
-        pin_memory=pin_memory, collate_fn=_as_it_is,
+        pin_memory=on_gpu, collate_fn=_as_it_is,
         # its own generator: the loader must not draw from the global one, whose state a checkpoint restores
         generator=torch.Generator(),
         # never fork: this process may hold threads and open files
         multiprocessing_context="spawn" if workers else None,
     )
+    for packed in loader:
+        yield packed.on(device, stream).fields()
 
 
 def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: int) -> Iterator[dict]:
     """Yield each of the samples `indices` once, in order, collated; decoded in this process."""
     for place in range(0, len(indices), batch_size):
         yield dataset.batch(indices[place:place + batch_size])
-
-
-def on_device(batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches on a device; those in pinned memory are copied to a GPU while it computes what was asked before."""
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            batch = {key: values.to(device, non_blocking=True) for key, values in batch.items()}
-        if stream:
-            current = torch.cuda.current_stream(device)
-            current.wait_stream(stream)
-            for values in batch.values():
-                values.record_stream(current)
-        yield batch
 
 
 def default_workers(on_gpu: bool) -> int:

@@ -21,7 +21,7 @@ from torch import nn
 
 from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
-from model.data import FaceDataset, on_device, split_identities, training_loader, validation_batches
+from model.data import FaceDataset, split_identities, training_loader, validation_batches
 from model.distributed import average, check_batch_size, is_first, synchronise_
 
 LOG_NAME = "log.jsonl"
@@ -95,11 +95,10 @@ class Task(ABC):
 
     def batches(self, start: int, stop: int) -> Iterable[dict[str, torch.Tensor]]:
         """Return this process's part of the raw batches of steps `start` to `stop`, which depend on the seed alone."""
-        batches = training_loader(
-            self.dataset, self.training, self.config.batch_size, self.config.seed, start, stop, self.workers,
-            pin_memory=self.on_gpu,
+        config = self.config
+        return training_loader(
+            self.dataset, self.training, config.batch_size, config.seed, start, stop, self.workers, self.device
         )
-        return on_device(batches, self.device)
 
     @abstractmethod
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
