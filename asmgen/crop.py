@@ -88,7 +88,7 @@ def crop_image(image: np.ndarray, square: Square, size: int) -> np.ndarray:
 
     Where the crop shrinks, bilinear reading alone would skip pixels. Whole pixels are averaged first, as many as fit
     into one of the crop, and three taps then widen the filter to the spread of a triangle as wide as two pixels of
-    the crop, the filter of pillow's ``BILINEAR``.
+    the crop, the filter of pillow's ``BILINEAR``. Positions are rounded to a 32nd of a pixel.
 
     Parameters
     ----------

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 
 from asmgen.rejection import SampleError
 
-QUALITY = 95
+QUALITY = 96
+"""Of crops. Below 96 libjpeg-turbo takes a coarser transform: 95 costs 1.8 dB on real crops, and saves no time."""
 
 BATCH_PIXELS = 50_000_000
 """Photos of more pixels than this together are not held at once, but make a smaller batch."""
@@ -50,7 +51,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def encode_image(crop: np.ndarray) -> bytes:
-    """Return a (H, W, 3) uint8 crop as JPEG bytes, quality 95 with full-resolution colour."""
+    """Return a (H, W, 3) uint8 crop as JPEG bytes, quality 96 with full-resolution colour."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(crop), QUALITY, colorspace="RGB", colorsubsampling="444")
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from asmgen.crop import MARGIN, crop_image, face_square, placement_in_photo, square_transform
 from bfm.pose import project, transform_points
@@ -35,6 +36,60 @@ def test_outside_the_image_the_edge_repeats():
     assert (crop[:, :49, 0] == 0).all()  # the last one before the edge is blended
     assert (crop[55:, :, 1] == 49).all()
     assert np.array_equal(crop[:50, 50:], ramp(50, 50))
+
+
+def by_pillow(image: np.ndarray, square: tuple, size: int) -> np.ndarray:
+    """The same crop by pillow's resize, the photo's edges repeated beforehand as far as any square here reaches."""
+    left, top, side = square
+    wide = Image.fromarray(np.pad(image, ((400, 400), (400, 400), (0, 0)), mode="edge"))
+    box = (left + 400, top + 400, left + 400 + side, top + 400 + side)
+    return np.asarray(wide.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def scene() -> np.ndarray:
+    """Blurred noise, 300 x 260."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (260, 300, 3)).astype(np.uint8))
+    return np.asarray(noise.filter(ImageFilter.GaussianBlur(3)))
+
+
+@pytest.mark.parametrize("size, square", [
+    (128, (20.3, 30.7, 90.0)), (128, (20.3, 30.7, 128.0)), (128, (60.8, 9.1, 170.5)), (64, (25.0, 31.6, 120.3)),
+    (64, (80.4, 50.9, 133.7)), (64, (30.9, 20.2, 222.2)), (32, (44.4, 20.1, 200.0)),
+    (128, (-70.6, -80.3, 200.0)), (64, (120.7, 140.2, 260.1)), (64, (-90.4, 10.0, 400.0)),
+])
+def test_a_crop_is_that_of_pillow(size, square):
+    """But for rounding, and another filter of the same spread; a quarter of a pixel aside it is another."""
+    ours, image = crop_image(scene(), square, size).astype(float), scene()
+    wrong = np.sqrt(np.square(ours - by_pillow(image, square, size)).mean())
+    shifted = by_pillow(image, (square[0] + 0.25 * square[2] / size, *square[1:]), size)
+    assert wrong < 1.1 and abs((ours - by_pillow(image, square, size)).mean()) < 0.2
+    assert np.square(ours - shifted).mean() > 1.5 * wrong**2
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.3, 1.9, 2.0, 2.6, 3.0, 4.4])
+def test_a_crop_is_placed_to_a_64th_of_a_pixel(factor):
+    """A wave along each axis comes out with the phase that the transform says, and its strength; OpenCV warps in steps
+    of a 32nd of a pixel."""
+    size, period = 64, 32 * max(1, factor)
+    square = (20.37, 11.81, size * factor)
+    columns, rows = np.meshgrid(np.arange(320), np.arange(320))
+    image = np.stack([127 + 100 * np.sin(2 * np.pi * places / period) for places in (columns, rows, columns)], -1)
+    crop = crop_image(np.rint(image).astype(np.uint8), square, size).astype(float)
+    transform = square_transform(square, size)
+    for axis, wave in enumerate((crop[..., 0].mean(axis=0), crop[..., 1].mean(axis=1))):
+        angle = 2 * np.pi * (np.arange(size) - transform[axis, 2]) / transform[axis, axis] / period
+        terms = np.stack([np.sin(angle), np.cos(angle), np.ones(size)], 1)
+        sine, cosine, _ = np.linalg.lstsq(terms, wave, rcond=None)[0]
+        assert abs(np.arctan2(cosine, sine) * period / (2 * np.pi) / factor) < 1 / 64
+        assert np.hypot(sine, cosine) == pytest.approx(100, abs=2)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2.0, 2.9, 4.5])
+def test_a_crop_that_shrinks_is_antialiased(factor):
+    """White noise loses what pillow's filter takes from it, to a quarter."""
+    noise = np.random.default_rng(1).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+    square = (10.3, 9.7, 64 * factor)
+    assert crop_image(noise, square, 64).std() == pytest.approx(by_pillow(noise, square, 64).std(), rel=0.25)
 
 
 def test_square_holds_the_landmarks_with_room_above():

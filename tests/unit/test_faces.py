@@ -1,0 +1,46 @@
+"""Faces placed in batches."""
+
+import numpy as np
+import pytest
+from toy_tree import BAD, FACE, write_tree
+
+from asmgen import faces
+from asmgen.faces import FacePlacer
+from asmgen.rejection import SampleError
+from asmgen.w300lp import find_samples
+
+SETS = {"AFW": 6, "HELEN": 3}
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """Nine photos, of which three are damaged."""
+    root = tmp_path_factory.mktemp("photos")
+    write_tree(root, SETS)
+    return find_samples(root)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_batch_is_its_faces_one_by_one(entries, refit):
+    """In order, with each damage in its place; but for rounding, which hangs on the size of a product."""
+    placer = FacePlacer(FACE, 32, refit)
+    together, alone = placer.place_batch(entries), [placer.place_batch([entry])[0] for entry in entries]
+    assert len(together) == len(entries)
+    damaged = 0
+    for entry, ours, single in zip(entries, together, alone):
+        if isinstance(single, SampleError):
+            assert str(ours) == str(single) and (refit or single.kind == BAD[entry.source][0])
+            damaged += 1
+            continue
+        assert ours.fields["source"] == entry.source and ours.fields["image"] == single.fields["image"]
+        np.testing.assert_array_equal(ours.photo, single.photo)
+        for key in single.fields.keys() - {"source", "image"}:
+            np.testing.assert_allclose(ours.fields[key], single.fields[key], rtol=1e-4, atol=1e-4, err_msg=key)
+    assert damaged == (2 if refit else 3)
+
+
+def test_a_batch_ends_where_memory_does(entries, monkeypatch):
+    placer = FacePlacer(FACE, 32, False)
+    monkeypatch.setattr(faces, "BATCH_PIXELS", 0)
+    assert len(placer.place_batch(entries)) == 1
+    assert len(placer.place_batch(entries[3:])) == 2  # a photo that cannot be read holds nothing

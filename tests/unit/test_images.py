@@ -1,0 +1,95 @@
+"""Photos read and crops written without pillow are what pillow reads and writes."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from asmgen import images
+from asmgen.images import decode_image, encode_image, read_photo
+from asmgen.rejection import SampleError
+
+ROWS, COLUMNS = np.mgrid[:61, :94]
+PIXELS = np.stack([
+    127 + 100 * np.sin(COLUMNS / 7), 127 + 100 * np.cos(ROWS / 5), 127 + 90 * np.sin((ROWS + COLUMNS) / 4)
+], -1).astype(np.uint8)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+PLAIN = {
+    "4:4:4": {"subsampling": 0}, "4:2:0": {"subsampling": 2}, "4:2:2": {"subsampling": 1},
+    "progressive": {"progressive": True}, "comment": {"comment": b"of a camera"},
+    "restarts": {"restart_marker_rows": 1},
+    "profile": {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()},
+}
+
+
+def by_pillow(path):
+    with Image.open(path) as photo:
+        return np.asarray(photo.convert("RGB"))
+
+
+@pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN.keys())
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_plain_jpegs_have_the_pixels_of_pillow_without_it(tmp_path, monkeypatch, options, mode):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PIXELS).convert(mode).save(path, **options)
+    wanted = by_pillow(path)
+    monkeypatch.setattr(images, "_any_photo", None)
+    photo = read_photo(path)
+    assert (photo.shape, photo.dtype) == ((61, 94, 3), np.uint8)
+    np.testing.assert_array_equal(photo, wanted)
+
+
+@pytest.mark.parametrize("name, mode, options", [
+    ("a.jpg", "CMYK", {}), ("a.png", "RGBA", {}), ("a.bmp", "RGB", {}), ("a.png", "P", {}),
+    ("a.jpg", "RGB", {"keep_rgb": True, "subsampling": 0}),
+])
+def test_other_photos_are_read_by_pillow(tmp_path, name, mode, options):
+    Image.fromarray(PIXELS).convert(mode).save(tmp_path / name, **options)
+    np.testing.assert_array_equal(read_photo(tmp_path / name), by_pillow(tmp_path / name))
+
+
+def test_a_turned_jpeg_is_upright(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=TURNED)
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.jpg"), np.rot90(by_pillow(tmp_path / "a.jpg"), -1))
+
+
+def test_damaged_jpegs_get_the_sentence_of_pillow_or_its_pixels(tmp_path):
+    path, file = tmp_path / "a.jpg", BytesIO()
+    Image.fromarray(PIXELS).save(file, "JPEG")
+    whole = file.getvalue()
+    for size in (0, 2, 3, 25, 300, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SampleError) as raised:
+            read_photo(path)
+        with pytest.raises((OSError, SyntaxError)) as pillows:
+            by_pillow(path)
+        assert raised.value.kind == "unreadable image" and raised.value.detail == f"a.jpg: {pillows.value}"
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.integers(2, len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            wanted = images._any_photo(path)
+        except SampleError as error:
+            with pytest.raises(SampleError) as raised:
+                read_photo(path)
+            assert str(raised.value) == str(error)
+        else:
+            np.testing.assert_array_equal(read_photo(path), wanted)
+    with pytest.raises(SampleError, match=r"unreadable image: none.jpg: \[Errno 2\] No such file"):
+        read_photo(tmp_path / "none.jpg")
+
+
+def test_crops_are_jpegs_of_quality_96_with_full_colour():
+    data, file = encode_image(PIXELS), BytesIO()
+    Image.fromarray(PIXELS).save(file, "JPEG", quality=96, subsampling=0)
+    with Image.open(BytesIO(data)) as ours, Image.open(file) as pillows:
+        assert ours.quantization == pillows.quantization
+        assert [layer[1:3] for layer in ours.layer] == 3 * [(1, 1)]
+        np.testing.assert_array_equal(decode_image(data), np.asarray(ours))
+        lost, usual = (np.square(np.asarray(image).astype(float) - PIXELS).mean() for image in (ours, pillows))
+    assert lost < 1.01 * usual
+    assert encode_image(PIXELS[:, ::-1][:, ::-1]) == encode_image(np.asfortranarray(PIXELS)) == data
