@@ -6,7 +6,10 @@ import torch
 from toy import toy_model
 from toy_asmd import write_toy_asmd
 
-from model.data import FaceDataset, batch_indices, split_identities, step_generator, training_loader
+from asmgen.images import decode_image
+from model.data import (
+    FaceDataset, batch_indices, default_workers, split_identities, step_generator, training_loader,
+)
 
 SIZE = 64
 
@@ -64,6 +67,34 @@ def test_batches_do_not_depend_on_workers(folder):
     for ours, theirs in zip(alone[2:], batches(0, 2, 4)):  # as after a resume
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert not torch.equal(alone[0]["pose"], alone[1]["pose"])
+
+
+def test_a_batch_is_its_samples_collated(model, tmp_path):
+    """Against the definition: each field as stored, images decoded, channels first."""
+    for encoding in ("params", "dense"):
+        dataset = FaceDataset(write_toy_asmd(tmp_path / encoding, model, 6, SIZE, encoding))
+        indices = [4, 0, 3]
+        stored = [dataset.builds[0][index] for index in indices]
+        batch = dataset.batch(indices)
+        assert batch.keys() == stored[0].keys()
+        for key, values in batch.items():
+            expected = np.stack([
+                decode_image(sample[key]).transpose(2, 0, 1) if key == "image" else sample[key] for sample in stored
+            ])
+            assert values.shape == expected.shape and values.numpy().dtype == expected.dtype
+            assert np.array_equal(values.numpy(), expected)
+            alone = dataset[3][key]
+            assert torch.equal(alone, values[2]) and alone.dtype == values.dtype
+        assert len({values.untyped_storage().data_ptr() for values in batch.values()}) == 1  # travels in one piece
+
+
+def test_who_decodes_where_nothing_is_said(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    assert default_workers(on_gpu=True) == 8 and default_workers(on_gpu=False) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # of torchrun
+    assert default_workers(on_gpu=True) == 3
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    assert default_workers(on_gpu=True) == 0
 
 
 def test_dataset_can_be_pickled(folder):
