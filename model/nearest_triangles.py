@@ -2,8 +2,8 @@
 
 Every triangle has a box of whole pixels; those whose box holds a pixel centre, about half of a face at its own size,
 get the weights of two of their corners as linear functions over the box; each pixel of each box is tried, and the
-largest key, depth before index, wins by an atomic maximum. What is wide, (B, F), is read twice and in the points' own
-precision; the host waits for the device four times.
+largest key, depth before index, wins by an atomic maximum. Boxes are in the points' own precision, the rest in float64;
+the host waits for the device four times, for homogeneous points five.
 
 Dimension key: B batch, V vertices, F triangles, N triangles to draw, P pixels of their boxes, H/W pixels.
 Points are what `bfm.pose` gives, x right and y down in pixels with centres at whole numbers:
