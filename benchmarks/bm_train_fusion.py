@@ -4,9 +4,10 @@ Times whole steps of Eq. (23) from one batch of noise that lies on the device. A
 streams, K (4 stacks; it is H too) and F_id (50 layers) of the given width: their speed is that of trained ones, their
 landmarks and losses mean nothing. There is no face parsing. The baseline is float32 in PyTorch's own memory order.
 
-``--profile`` tells the milliseconds of each part of a step that is not compiled: CUDA events on a GPU, a clock on a
-CPU; `floor` what its convolutions and matrices multiply, and so how near each part is to what the chip can. Then come
-the largest kernels, and how far the losses and gradients of a faster way lie from those of float32.
+``--profile`` tells the milliseconds of each part of a step that is not compiled: CUDA events on a GPU, which
+count what it stands idle for the program too, a clock on a CPU; beside them what its convolutions and products multiply
+(`floor`), and so how near a part is to what the chip can. Then come the lines that wait for the GPU, the largest
+kernels, and how far the losses and gradients of a faster way lie from those of float32.
 
     python benchmarks/bm_train_fusion.py --width 1 --size 256 --batch-size 16 --profile -o fusion.json
 """
@@ -15,6 +16,7 @@ import copy
 import json
 import statistics
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -223,6 +225,17 @@ def largest_kernels(task: FusionTask, raw: dict[str, torch.Tensor], steps: int =
     } for name in sorted(taken, key=taken.get, reverse=True)[:KERNELS]]
 
 
+def waits(task: FusionTask, raw: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Return where the program waits for the GPU in a step, file and line, and how often."""
+    task.step(raw, 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        task.step(raw, 1)
+        torch.cuda.set_sync_debug_mode("default")
+    return Counter(f"{Path(warning.filename).name}:{warning.lineno}" for warning in caught)
+
+
 def floor(task: FusionTask, raw: dict[str, torch.Tensor]) -> dict[str, float]:
     """Return the least GFLOP of each part of a step: of its convolutions and products.
 
@@ -343,7 +356,11 @@ def profiled(faces, identity, raw, steps, device) -> dict:
             + (f"{part['gflop']:>12.1f} GFLOP{rate:>10.2f} TFLOP/s" if rate else "")
         )
     click.echo(f"{'all':<36}{sum(taken.values()):>10.2f} ms{sum(least.values()):>12.1f} GFLOP")
-    kernels, numerics = {}, {}
+    kernels, numerics, waited = {}, {}, {}
+    if task.on_gpu:
+        waited = waits(fusion_task("all losses", faces, identity, batch_size, device), raw)
+        click.echo(f"waits for the GPU: {json.dumps(waited)}")
+    del task
     for variant in ("all losses", "all losses, compiled")[:1 + (device.type == "cuda")]:
         task = fusion_task(variant, faces, identity, batch_size, device)
         kernels[variant] = largest_kernels(task, raw)
@@ -354,7 +371,7 @@ def profiled(faces, identity, raw, steps, device) -> dict:
         tasks = (fusion_task(variant, faces, identity, batch_size, device) for variant in (ours, exact))
         numerics[ours] = agreement(*tasks, raw)
         click.echo(json.dumps({"variant": ours, f"against {exact}": numerics[ours]}))
-    return {"parts": parts, "kernels": kernels, "numerics": numerics}
+    return {"parts": parts, "waits": waited, "kernels": kernels, "numerics": numerics}
 
 
 if __name__ == "__main__":

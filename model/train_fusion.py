@@ -389,7 +389,8 @@ def rounded(network: nn.Module) -> nn.Module:
     """Return a copy of a frozen network whose convolutions hold what bfloat16 autocast makes of their weights.
 
     Autocast rounds weights that have no gradient in every call anew, which takes a kernel a layer. The results are the
-    same, bit for bit. An `UpsampledConv2d` mixes its weights before they are rounded, and is left as it is.
+    same, bit for bit. Layers derived from a convolution, such as `UpsampledConv2d`, compute with their weights before
+    these are rounded, if they are, and are left as they are.
 
     Parameters
     ----------
