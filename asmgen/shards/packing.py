@@ -3,7 +3,8 @@
 ``none``   as they are, for speed.
 ``gzip``   HDF5's own: the bytes of a kind together (shuffle), then deflate. For masks and the like.
 ``small``  each row as its difference from the row above, modulo the range of the type; then the same stream of bytes
-           as ``gzip``, which igzip makes in less than half the time. For smooth maps; `undo_differences` is all a reader needs.
+           as ``gzip``, which igzip makes in less than half the time. For smooth maps; `undo_differences` is all a
+           reader needs.
 """
 
 from __future__ import annotations
