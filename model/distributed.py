@@ -126,8 +126,9 @@ def roll_samples(batch: torch.Tensor) -> torch.Tensor:
     """Return (B, ...) samples, each in the place of the next one, the last in that of the first, over all processes."""
     if not dist.is_initialized():
         return batch.roll(1, 0)
-    lasts = [torch.empty_like(batch[-1]) for _ in range(dist.get_world_size())]
-    dist.all_gather(lasts, batch[-1].contiguous())
+    last = batch[-1].contiguous()
+    lasts = [torch.empty_like(last) for _ in range(dist.get_world_size())]
+    dist.all_gather(lasts, last)
     return torch.cat([lasts[dist.get_rank() - 1][None], batch[:-1]])
 
 
