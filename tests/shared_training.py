@@ -28,7 +28,7 @@ from model.trainer import run_training
 SIZE = 64
 RUN = {
     "seed": 3, "batch_size": 4, "log_every": 1, "validate_every": 3, "checkpoint_every": 3, "validation_fraction": 0.3,
-    "learning_rate": 1e-3, "augmentation": Augmentation(corruption=0.5),
+    "learning_rate": 1e-4, "augmentation": Augmentation(corruption=0.5),
 }
 GEOMETRY = GeometryConfig(**RUN, width=0.06, parameter_steps=2, stream_steps=3)
 IDENTITY = IdentityConfig(**RUN, width=1 / 32, steps=3)

@@ -20,6 +20,9 @@ from model.train_geometry import load_geometry_stream, train_geometry
 from model.trainer import read_log
 
 TESTS = Path(shared_training.__file__).parent
+ROUNDING = 5e-7
+"""What float32 makes of a small loss that is a difference of map values near 1, as that of symmetry."""
+
 KINDS = ("geometry", "identity", "landmarks", "texture")
 
 
@@ -69,7 +72,7 @@ def test_two_processes_have_the_losses_of_one(runs, kind):
     alone, together = (losses(runs[0] / name / kind) for name in ("alone", "together"))
     assert len(alone) == len(together) >= 3
     for ours, theirs in zip(together, alone):
-        assert ours == pytest.approx(theirs, rel=5e-6)
+        assert ours == pytest.approx(theirs, rel=5e-6, abs=ROUNDING)
 
 
 def test_what_they_train_is_used_and_gone_on_with_in_one(runs):
@@ -92,7 +95,7 @@ def test_two_go_on_with_what_one_began(runs):
     folder = runs[0]
     assert load_checkpoint(folder / "begun", "geometry")["step"] == 5
     for ours, theirs in zip(losses(folder / "begun"), losses(folder / "alone" / "geometry"), strict=True):
-        assert ours == pytest.approx(theirs, rel=5e-6)
+        assert ours == pytest.approx(theirs, rel=5e-6, abs=ROUNDING)
 
 
 def test_the_first_alone_validates(runs):
