@@ -40,9 +40,12 @@ class UpsampledConv2d(nn.Conv2d):
             return super().forward(F.interpolate(features, scale_factor=2, mode="bilinear"))
         last = self.weight.is_contiguous(memory_format=torch.channels_last)
         with full_precision(features):
-            kernels = (self.weight.flatten(2) @ self.mixed).unflatten(2, (4, 3, 3)).transpose(1, 2).flatten(0, 1)
+            kernels = (self.weight.flatten(2) @ self.mixed).unflatten(2, (4, 3, 3)).movedim(2, 0).flatten(0, 1)
             kernels = kernels.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-        return F.pixel_shuffle(F.conv2d(features, kernels, padding=1), 2)
+        four = F.conv2d(features, kernels, padding=1).unflatten(1, (2, 2, -1))  # (B, 2, 2, outgoing, H, W)
+        if last:  # as F.pixel_shuffle, which on a GPU gives up the memory format
+            return four.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        return four.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
 class FullPrecisionConv2d(nn.Conv2d):
