@@ -16,6 +16,8 @@ Points are what `bfm.pose` gives, x right and y down in pixels with centres at w
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 _LARGEST = 1e9
@@ -88,8 +90,16 @@ def _nearest(points, triangles, height, width):
         across = torch.stack([x_there, y_there, z, w[0]])
         x_there, y_there, z = (part / w[0] for part in (x_there, y_there, z))
         x, y = (part.masked_fill(beside, torch.nan) for part in (x_there, y_there))  # in no box
-    box, drawn = _boxes(x, y, triangles, height, width)
-    drawn = drawn.nonzero().squeeze(1)
+    if _by_kernel(points.device):
+        from model.draw_triangles import draw_triangles_
+
+        draw_triangles_(
+            best.view(-1, height, width), x.double(), y_there, z, triangles, _ROUNDING, _EPSILON, _FLAT, _LAST, bool(w)
+        )
+        drawn = []
+    else:
+        box, drawn = _boxes(x, y, triangles, height, width)
+        drawn = drawn.nonzero().squeeze(1)
     if len(drawn):
         box = _take(box, drawn)
         image = drawn.div(triangles.shape[1], rounding_mode="floor")
@@ -101,6 +111,11 @@ def _nearest(points, triangles, height, width):
     if w and beside.any():
         _draw_across_(best, across, beside, triangles, height, width)
     return (_LAST - (best & 0xFFFFFFFF)).view(len(points), height, width)
+
+
+def _by_kernel(device):
+    """Whether there is a GPU and what makes kernels for it; PyTorch brings it on Linux."""
+    return device.type == "cuda" and find_spec("triton") is not None
 
 
 def _boxes(x, y, triangles, height, width):
