@@ -6,7 +6,6 @@ twice.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -130,6 +129,7 @@ class _Lost:
 
 def _alone(number: int, function: Callable, *task) -> tuple[int, object]:
     """Do a task in a worker, with one thread of arithmetic as everywhere: sums of several may differ in a last bit."""
+    import cv2
     from threadpoolctl import threadpool_limits
 
     if not _one_task.acquire(blocking=False):
@@ -138,8 +138,7 @@ def _alone(number: int, function: Callable, *task) -> tuple[int, object]:
             "more of them: dask worker --nthreads 1 --nworkers -1"
         )
     try:
-        if "cv2" in sys.modules:
-            sys.modules["cv2"].setNumThreads(1)
+        cv2.setNumThreads(1)
         with threadpool_limits(1):
             return number, function(*task)
     finally:
@@ -169,6 +168,7 @@ def _dask(address: str | None) -> Iterator[None]:
     """Let joblib work through a scheduler of Dask, which gives a task to others when its worker dies."""
     import dask
     from distributed import Client
+    from distributed import TimeoutError as DaskTimeoutError  # Python's own only since 3.11
 
     address = address or dask.config.get("scheduler-address", None)
     if address is None:
@@ -176,7 +176,7 @@ def _dask(address: str | None) -> Iterator[None]:
     with Client(address, set_as_default=False) as client:
         try:
             client.wait_for_workers(1, timeout=_WAIT_FOR_WORKERS)
-        except TimeoutError as error:
+        except DaskTimeoutError as error:
             raise WorkersLost(
                 f"the scheduler {address} has no workers; start some: dask worker {address} --nthreads 1 --nworkers -1"
             ) from error

@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from asmgen.rejection import SampleError
@@ -82,7 +81,6 @@ class Job:
 @lru_cache(maxsize=1)
 def _placer(job: str) -> Placer:
     """Set a worker process up; once, not once a shard."""
-    cv2.setNumThreads(1)  # its own threads heed no variable
     return shared(job).placer()
 
 

@@ -40,6 +40,8 @@ def bilinear_taps(points: np.ndarray, height: int, width: int) -> tuple[np.ndarr
 def sample_image(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the bilinear values, (N, C) float32, of an (H, W, C) image, C up to 4, at (N, 2) points in pixels."""
     height, width, channels = image.shape
+    if not len(points):
+        return np.empty((0, channels), np.float32)  # of which OpenCV makes an error
     if channels == 3:  # four channels are gathered as one word
         image = cv2.cvtColor(image if image.dtype == np.uint8 else image.astype(np.float32), cv2.COLOR_RGB2RGBA)
     pixels = image.reshape(height * width, -1)

@@ -47,7 +47,7 @@ def fill_map(values: np.ndarray, valid: np.ndarray, mirrored: np.ndarray | None 
         raise ValueError("a map can be filled from at least one valid texel, got none")
     filled, known = _only(np.ascontiguousarray(values, np.float32), valid), valid
     if mirrored is not None:
-        across = filled.reshape(-1, values.shape[2]).take(mirrored, axis=0).reshape(values.shape)
+        across = filled.reshape(-1, values.shape[2]).take(mirrored, axis=0).reshape(filled.shape)  # one channel: (S, S)
         across_known = valid.ravel().take(mirrored).reshape(valid.shape)
         both, taken = valid & across_known, across_known & ~valid
         if both.any() and taken.any():

@@ -105,6 +105,14 @@ def test_any_size(shape):
     np.testing.assert_allclose(fill_map(values, valid), np.broadcast_to(values[-1, -1], values.shape), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mirrored", [None, FLIPPED])
+def test_each_channel_is_filled_as_if_alone(mirrored):
+    valid = RNG.random((S, S)) > 0.6
+    filled = fill_map(SMOOTH, valid, mirrored)
+    for channel in range(3):
+        np.testing.assert_allclose(fill_map(SMOOTH[..., [channel]], valid, mirrored), filled[..., [channel]], atol=1e-6)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="filled from at least one valid texel, got none"):
         fill_map(SMOOTH, np.zeros((S, S), bool))

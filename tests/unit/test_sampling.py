@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from scipy.ndimage import map_coordinates
 
 from bfm.sampling import bilinear_taps, sample_image
@@ -18,6 +19,12 @@ def test_whole_pixels_are_read_exactly():
     image = np.arange(6.0).reshape(2, 3, 1)
     points = np.array([[x, y] for y in range(2) for x in range(3)], float)
     assert np.array_equal(sample_image(image, points)[:, 0], np.arange(6))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_no_points_are_no_values(channels):
+    values = sample_image(np.zeros((4, 5, channels), np.uint8), np.zeros((0, 2)))
+    assert (values.shape, values.dtype) == ((0, channels), np.float32)
 
 
 def test_one_pixel_image():

@@ -160,6 +160,12 @@ def test_what_lies_outside_the_photo_is_not_visible():
         nowhere.filled_albedo()
 
 
+def test_of_a_head_seen_from_behind_nothing_is_visible():
+    photo, turned = np.zeros((300, 300, 3), np.uint8), np.array([0, np.pi, 0])
+    behind = MAPPER.extract(photo, MODEL.mean_shape, turned, POSITION, LIGHT)
+    assert not behind.visible.any() and (behind.normals[CHART.mask, 2] <= FACING).all()
+
+
 def test_shading_counts_no_less_than_a_share_of_its_median():
     shading = np.array([[1.0, 0.8, 0.6], [0.1, -0.4, 1.2]], np.float32)
     texture = Texture(
