@@ -62,16 +62,16 @@ def _draw(
     corner = (image.to(tl.int64) * height + first_y.to(tl.int64)) * width + first_x.to(tl.int64)
     for step in range(tl.max(pixels, 0)):
         down = step // columns
-        right = step - down * columns
-        weight_1 = start_1 + right * step_right_1 + down * step_down_1
-        weight_2 = start_2 + right * step_right_2 + down * step_down_2
+        along_row = step - down * columns
+        weight_1 = start_1 + along_row * step_right_1 + down * step_down_1
+        weight_2 = start_2 + along_row * step_right_2 + down * step_down_2
         covers = (step < pixels) & (weight_1 >= 0) & (weight_2 >= 0) & (weight_1 + weight_2 <= 1)
         level = depth_0 + weight_1 * to_1 + weight_2 * to_2
         if divided:
             level = level / (1 + tl.abs(level) * (1.0 / (1 << 30)))
         level = (level + 6755399441055744.0) - 6755399441055744.0  # rounded to even: beyond it float64 has no fractions
         key = level.to(tl.int64) * (1 << 32) + (last - triangle)
-        tl.atomic_max(best + corner + down * width + right, key, covers, sem="relaxed")
+        tl.atomic_max(best + corner + down * width + along_row, key, covers, sem="relaxed")
 
 
 def draw_triangles_(
@@ -108,4 +108,5 @@ def draw_triangles_(
         _draw[triton.cdiv(count, BLOCK),](
             x.contiguous(), y.contiguous(), depth.contiguous(), triangles.contiguous(), best, count, x.shape[1],
             triangles.shape[1], *best.shape[1:], last, rounding_unit, epsilon, flat, divided, BLOCK,
+            enable_fp_fusion=False,
         )
