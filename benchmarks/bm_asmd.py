@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 import torch
 from baseline_pipeline import BaselinePipeline
@@ -50,7 +49,6 @@ class OneWorker:
     """What a worker process of a build does: a shard of some photos, each taken several times."""
 
     def __init__(self, photos: Path, folder: Path, times: int, refit: bool = False):
-        cv2.setNumThreads(1)
         model = open_face_model()
         passes = [
             PhotoPass(photos, model, size=SIZE, encoding=encoding, chart="default", shard_size=1024, seed=0,
@@ -105,7 +103,6 @@ def _measured(quick: bool) -> list[dict]:
 
 def stages(photos: Path) -> dict[str, float]:
     """Return the milliseconds a photo of what a worker does, each stage by itself."""
-    cv2.setNumThreads(1)
     model = open_face_model().face_only()
     entries = find_samples(photos)[:BATCH]
     samples = [read_sample(entry, model) for entry in entries]

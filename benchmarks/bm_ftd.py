@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 import torch
 from provenance import provenance
@@ -32,6 +31,7 @@ from asmgen.rejection import SampleError
 from asmgen.shard_job import BATCH, ShardPlan
 from asmgen.shards import ShardWriter
 from asmgen.synth import synthesize_300wlp
+from asmgen.workers import run_tasks
 from bfm.open_face import open_face_model
 from bfm.rasterize import rasterize
 from model.trainer import json_text
@@ -111,7 +111,10 @@ class OneWorker:
 
 def measure(quick: bool) -> list[dict]:
     """Return the rows of the table: rates, and visibility by itself."""
-    cv2.setNumThreads(1)
+    return run_tasks(_measured, [(quick,)], 1)[0]  # workers have one thread
+
+
+def _measured(quick: bool) -> list[dict]:
     count, rounds = (16, 3) if quick else (2 * BATCH, 9)
     with tempfile.TemporaryDirectory() as folder:
         worker = OneWorker(Path(folder), count)
@@ -179,8 +182,13 @@ def _visibility(worker: OneWorker, rounds: int) -> dict:
     }
 
 
-def stages(worker: OneWorker, rounds: int = 5) -> dict[str, float]:
-    """Return the milliseconds a photo of each stage by itself."""
+def stages(count: int, rounds: int = 5) -> dict[str, float]:
+    """Return the milliseconds a photo, of so many, of each stage by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _stages(OneWorker(Path(folder), count), rounds)
+
+
+def _stages(worker: OneWorker, rounds: int) -> dict[str, float]:
     mapper, texels = worker.mapper, ScoreTexels.from_model(worker.face, worker.chart)
     faces = worker.placed()[:BATCH]
     coeffs = [np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")]
@@ -219,8 +227,7 @@ def main(quick: bool, output: Path | None):
     for row in rows:
         click.echo(f"{row['operation']:<34}{row['baseline']:>30}{row['ours']:>30}{row['ratio']:>8.2f} times "
                    f"({row['processor_time_ratio']:.2f} by processor time)")
-    with tempfile.TemporaryDirectory() as folder:
-        parts = stages(OneWorker(Path(folder), 16 if quick else BATCH))
+    parts = run_tasks(stages, [(16 if quick else BATCH,)], 1)[0]
     for name, milliseconds in parts.items():
         click.echo(f"{name:<34}{milliseconds:>8.2f} ms a photo, processor time")
     if output:
