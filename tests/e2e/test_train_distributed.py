@@ -20,9 +20,6 @@ from model.train_geometry import load_geometry_stream, train_geometry
 from model.trainer import read_log
 
 TESTS = Path(shared_training.__file__).parent
-ROUNDING = 5e-7
-"""What float32 makes of a small loss that is a difference of map values near 1, as that of symmetry."""
-
 KINDS = ("geometry", "identity", "landmarks", "texture")
 
 
@@ -40,12 +37,13 @@ def runs(tmp_path_factory):
     write_toy_ftd(folder / "ftd", toy_model(), 12, shared_training.SIZE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.trainer.draw_curves", lambda run_dir: None)
-        with pytest.raises(PowerCut):
+        with pytest.raises(PowerCut), shared_training.double_precision():
             train_geometry(
                 folder / "asmd", folder / "begun", shared_training.GEOMETRY, toy_model(), "cpu", on_log=cut_at(4)
             )
         processes = [start(folder, rank, port) for port in [free_port()] for rank in range(2)]
-        shared_training.train_all(folder, folder / "alone")
+        with shared_training.double_precision():
+            shared_training.train_all(folder, folder / "alone")
     said = [process.communicate(timeout=60)[1] for process in processes]
     return folder, [process.returncode for process in processes], said
 
@@ -72,7 +70,7 @@ def test_two_processes_have_the_losses_of_one(runs, kind):
     alone, together = (losses(runs[0] / name / kind) for name in ("alone", "together"))
     assert len(alone) == len(together) >= 3
     for ours, theirs in zip(together, alone):
-        assert ours == pytest.approx(theirs, rel=5e-6, abs=ROUNDING)
+        assert ours == pytest.approx(theirs, rel=1e-11)
 
 
 def test_what_they_train_is_used_and_gone_on_with_in_one(runs):
@@ -84,18 +82,17 @@ def test_what_they_train_is_used_and_gone_on_with_in_one(runs):
             theirs = alone["networks"][key]
             assert ours.keys() == theirs.keys()
             for name in ours:
-                if name.endswith((".running_var", ".num_batches_tracked")):
-                    torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-6)
+                torch.testing.assert_close(ours[name], theirs[name], rtol=1e-8, atol=1e-8)
     ours, theirs = (load_geometry_stream(folder / name / "geometry").network for name in ("alone", "together"))
     image = torch.rand(1, 3, shared_training.SIZE, shared_training.SIZE)
-    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-5, atol=1e-6)
 
 
 def test_two_go_on_with_what_one_began(runs):
     folder = runs[0]
     assert load_checkpoint(folder / "begun", "geometry")["step"] == 5
     for ours, theirs in zip(losses(folder / "begun"), losses(folder / "alone" / "geometry"), strict=True):
-        assert ours == pytest.approx(theirs, rel=5e-6, abs=ROUNDING)
+        assert ours == pytest.approx(theirs, rel=1e-11)
 
 
 def test_the_first_alone_validates(runs):
@@ -105,7 +102,7 @@ def test_the_first_alone_validates(runs):
     )
     assert [record["step"] for record in together] == [3, 5]
     for ours, theirs in zip(together, alone, strict=True):
-        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-4)
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-9)
 
 
 def test_the_spread_of_faces_is_that_of_the_whole_batch(runs):
