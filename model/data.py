@@ -6,6 +6,7 @@ resumed. Dimension key: B batch, S side of the crop and of the maps in pixels, V
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import math
 import os
@@ -190,6 +191,14 @@ def _as_it_is(batch: PackedBatch) -> PackedBatch:
     return batch
 
 
+def _end_at_once(worker: int):
+    """Let this worker end without taking the interpreter down.
+
+    That would abort it, loudly, where a thread is still sending a batch: as when the trainer stops before the last one.
+    """
+    atexit.register(os._exit, 0)
+
+
 def face_in_chart(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, Chart]:
     """Return the face part of a model and its chart, after checking that they are those of some shards.
 
@@ -316,7 +325,7 @@ def training_loader(
         # its own generator: the loader must not draw from the global one, whose state a checkpoint restores
         generator=torch.Generator(),
         # never fork: this process may hold threads and open files
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="spawn" if workers else None, worker_init_fn=_end_at_once,
     )
     for packed in loader:
         yield packed.on(device, stream).fields()

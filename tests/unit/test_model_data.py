@@ -69,6 +69,14 @@ def test_batches_do_not_depend_on_workers(folder):
     assert not torch.equal(alone[0]["pose"], alone[1]["pose"])
 
 
+def test_workers_end_in_peace_where_their_last_batches_are_not_taken(model, tmp_path, capfd):
+    dataset = FaceDataset(write_toy_asmd(tmp_path, model, 4, SIZE, "dense"))
+    batches = training_loader(dataset, np.arange(4), 800, 7, 0, 9, workers=2)
+    next(batches)
+    batches.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_batch_is_its_samples_collated(model, tmp_path):
     """Against the definition: each field as stored, images decoded, channels first."""
     for encoding in ("params", "dense"):
