@@ -34,7 +34,7 @@ ISLAND = 0.03
 """Of the chart: smaller pieces of the visible texture are left out where the other side of the face is seen: slivers of
 the far side, at a grazing angle, with which the near side would be mixed."""
 CELL = 1.7
-"""Side of a cell of `texgen.visibility` over the spacing of the samples of the surface."""
+"""Side of a cell of `texgen.visibility` over the spacing of the texels."""
 DARKEST = 0.5
 """Of the median shading in sight: no colour is divided by less, as that would blow up noise and errors of the light."""
 _LEAST_SHADING = 0.02
@@ -181,9 +181,9 @@ class TextureMapper:
         texels, normals = (values.take(self.surface.texels, axis=1) for values in (placed.places, placed.normals))
         cell, square = CELL * self.spacing * scale, self._chart.mask.shape
         turned = np.flatnonzero(normals[2] > FACING)
+        hidden = self.occlusion.hidden(placed.points, placed.away, texels, turned, cell)
         seen = visible_texels(
-            texels.T, normals.T, texels.T, normals.T, cell, FACING, self._margin * scale, INNER_MARGIN * scale,
-            STEP * scale, self.occlusion.hidden(placed.points, placed.away, texels, turned, cell),
+            texels.T, normals.T, hidden, cell, FACING, self._margin * scale, INNER_MARGIN * scale, STEP * scale
         )
         for places, side in zip(texels, image.shape[1::-1]):
             seen &= (places >= 0) & (places <= side - 1)
