@@ -15,7 +15,6 @@ from bfm.morphable_model import REGIONS, MorphableModel
 from model.geometry import Parameters
 from model.sparse_operator import SparseOperator
 
-
 LANDMARK_WEIGHT = 16.0
 REGION_WEIGHTS = {"outside": 0.0, "face": 3.0, "eyes": 4.0, "nose": 4.0, "mouth": 4.0}
 """W of Eq. (5), as in PRNet: landmarks 16, eyes, nose and mouth 4, rest of the face 3, outside 0."""

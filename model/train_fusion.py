@@ -371,9 +371,7 @@ class FusionTask(Task):
         """Return rows of I_o, I_R over I_o, I_a, the light on grey, and the mesh as clay; held-out ones if any."""
         indices = self.held_out if len(self.held_out) else self.training
         chosen = indices[::-(-len(indices) // SHEET_ROWS)]
-        image = prepare_photos(
-            torch.utils.data.default_collate([self.dataset[index] for index in chosen]), self.device
-        )
+        image = prepare_photos(self.dataset.batch(chosen), self.device)
         face = self.network.eval()(image.contiguous(memory_format=self.memory_format))
         rendered = self.draw(face)
         normals = rendered.normals.movedim(1, -1)  # (B, S, S, 3)

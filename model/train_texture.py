@@ -338,7 +338,7 @@ class TextureTask(Task):
         """Return rows of I_o, I_u, generated albedo, I_a, and what of I_a the photo shows; held-out ones if any."""
         indices = self.held_out if len(self.held_out) else self.training
         chosen = indices[::-(-len(indices) // SHEET_ROWS)]
-        batch = self.prepare(torch.utils.data.default_collate([self.dataset[index] for index in chosen]))
+        batch = self.prepare(self.dataset.batch(chosen))
         self.generator.eval()
         columns = (
             batch.image, batch.linear_albedo, self.generate(batch), batch.albedo, batch.albedo * batch.visible

@@ -71,7 +71,7 @@ def fusion_figure(
     configs = [FusionConfig.from_dict(run.metadata["fusion_config"]) for run in runs]
     labels = labels or distinct([describe_losses(config) for config in configs], checkpoints)
     samples = default_samples(dataset, configs[0], runs[0].metadata) if samples is None else samples
-    photo = torch.stack([dataset[index]["image"] for index in samples]) / 255
+    photo = dataset.batch(samples)["image"] / 255
     if geometry is not None:
         distance = runs[0].metadata["camera_distance"]
         runs.insert(0, load_dual_stream(geometry, texture, face_model, device, distance))

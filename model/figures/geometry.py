@@ -103,7 +103,7 @@ def geometry_figure(
         for index in sorted(expressions, key=expressions.get, reverse=True):
             largest.setdefault(photos[index], index)  # of its copies, which have one expression, the first
         samples = list(largest.values())[:SAMPLE_COUNT]
-    raw = torch.utils.data.default_collate([dataset[index] for index in samples])
+    raw = dataset.batch(samples)
     batch = GeometryPreparer(face, maps, dataset.attributes, torch.device("cpu"))(raw)
     truth = Shapes(
         np.stack([maps.vertices(full) for full in (batch.identity_map + batch.expression_map).numpy()]),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from bfm.model_file import load_model
@@ -105,7 +104,7 @@ def stylise_samples(
     stream = _geometry_of(runs, checkpoints, geometry, dataset.attributes)
     face, chart = face_in_chart(dataset.attributes, face_model or load_model("open"), dataset.chart_uv)
     samples = default_samples(dataset, runs[0].config, runs[0].metadata) if samples is None else samples
-    raw = torch.utils.data.default_collate([dataset[index] for index in checked(samples, dataset)])
+    raw = dataset.batch(checked(samples, dataset))
     preparer = TexturePreparer(face, chart, dataset.attributes, device)
     batch = preparer(raw)
     if stream:
