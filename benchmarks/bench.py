@@ -26,7 +26,13 @@ _MEASURE = """
 import importlib, json, pathlib, sys
 folder, name, quick, answer = sys.argv[1:]
 sys.path[:0] = [folder, str(pathlib.Path(folder).parent)]
-pathlib.Path(answer).write_text(json.dumps(importlib.import_module(name).measure(quick == "True")), encoding="utf-8")
+try:
+    rows = importlib.import_module(name).measure(quick == "True")
+except SystemExit as error:
+    rows = [{"operation": name, "error": str(error)}]
+except Exception as error:
+    rows = [{"operation": name, "error": " ".join(f"{type(error).__name__}: {error}".split())}]
+pathlib.Path(answer).write_text(json.dumps(rows), encoding="utf-8")
 """
 
 
@@ -36,16 +42,15 @@ def benchmarks(folder: Path = FOLDER) -> list[str]:
 
 
 def rows_of(name: str, quick: bool = True, folder: Path = FOLDER) -> list[dict]:
-    """Return the rows of one benchmark; or a row that says why there are none, by the last line of its complaint."""
+    """Return the rows of one benchmark; or a row that says why there are none."""
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch, "rows.json")
         ran = subprocess.run(
             [sys.executable, "-c", _MEASURE, str(folder), name, str(quick), str(answer)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
-        if ran.returncode:
-            said = ran.stderr.strip().splitlines() or [f"ended with exit code {ran.returncode}"]
-            return [{"benchmark": name, "operation": name, "error": said[-1]}]
+        if not answer.exists():
+            return [{"benchmark": name, "operation": name, "error": f"ended with exit code {ran.returncode}"}]
         return [{"benchmark": name, **row} for row in json.loads(answer.read_text(encoding="utf-8"))]
 
 

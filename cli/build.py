@@ -36,7 +36,8 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
                      help="Worker processes; dask and ray use all workers they have."),
         click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
                      help="Where workers are: on this machine (loky), or those of a Dask or Ray cluster, on machines "
-                          "that see ROOT and OUT under the same full path; needs pip install 'dualface[dask]'."),
+                          "that see ROOT and OUT under the same full path; needs pip install 'dualface[dask]' or "
+                          "'dualface[ray]'."),
         click.option("--scheduler", metavar="ADDRESS",
                      help="Of the cluster, as tcp://host:8786.  [default: DASK_SCHEDULER_ADDRESS or RAY_ADDRESS]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),

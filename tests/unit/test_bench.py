@@ -18,6 +18,8 @@ def folder(tmp_path, monkeypatch):
                    " 'ours': '3 ms', 'ratio': 3.0}]",
         "bm_broken": "raise ValueError('no such thing')",
         "bm_needs": "raise SystemExit('needs a GPU')",
+        "bm_talks": "import atexit, sys\n    atexit.register(sys.stderr.write, 'bye')\n    raise OSError('no\\ndisk')",
+        "bm_ends": "import os\n    os._exit(3)",
     }.items():
         (tmp_path / f"{name}.py").write_text(f"def measure(quick):\n    {body}\n")
     (tmp_path / "other.py").write_text("raise AssertionError\n")
@@ -32,20 +34,24 @@ def test_one_table_of_all_benchmarks_whatever_fails(folder):
     result = CliRunner().invoke(bench.main, [], catch_exceptions=False)
     assert result.exit_code == 0
     printed = result.stdout.splitlines()
-    assert printed[:4] == [
+    assert printed[:6] == [
         "operation  baseline     ours  ratio",
         "bm_broken  ValueError: no such thing",
+        "bm_ends  ended with exit code 3",
         "quick      numpy: 9 ms  3 ms  3.00",
         "bm_needs  needs a GPU",
+        "bm_talks  OSError: no disk",
     ]
     (file,) = (folder / "results").iterdir()
-    assert printed[4:] == [f"wrote {file}"] and file.name == f"bench_{machine()['name']}.json"
+    assert printed[6:] == [f"wrote {file}"] and file.name == f"bench_{machine()['name']}.json"
     report = json.loads(file.read_text())
     assert report["machine"] == machine() and report["machine"]["cores"] >= 1
     assert report["rows"] == [
         {"benchmark": "bm_broken", "operation": "bm_broken", "error": "ValueError: no such thing"},
+        {"benchmark": "bm_ends", "operation": "bm_ends", "error": "ended with exit code 3"},
         {"benchmark": "bm_fast", "operation": "quick", "baseline": "numpy: 9 ms", "ours": "3 ms", "ratio": 3.0},
         {"benchmark": "bm_needs", "operation": "bm_needs", "error": "needs a GPU"},
+        {"benchmark": "bm_talks", "operation": "bm_talks", "error": "OSError: no disk"},
     ]
     (row,) = bench.rows_of("bm_fast", quick=False)
     assert row["operation"] == "full"

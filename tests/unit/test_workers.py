@@ -45,7 +45,7 @@ def test_results_are_in_order_and_arrays_shared(tmp_path):
 
 
 @pytest.mark.parametrize("kind, error, text", [
-    ("die", RuntimeError, "worker process died"), ("raise", ValueError, "bad task"),
+    ("die", WorkersLost, "worker process died"), ("raise", ValueError, "bad task"),
 ])
 def test_a_failure_ends_the_run_at_once(tmp_path, kind, error, text):
     started = time.perf_counter()
