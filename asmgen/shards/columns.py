@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from asmgen.shards.files import SMALL_CHUNK
-from asmgen.shards.packing import DIFFERENCES, GZIP, deflated_differences
+from asmgen.shards.packing import DIFFERENCES, GZIP, checked, deflated_differences
 
 _BUFFER = 64 * SMALL_CHUNK  # bytes kept of a ragged column
 
@@ -34,7 +34,7 @@ class ArrayColumn:
     """
 
     def __init__(self, group: h5py.Group, key: str, first: np.ndarray, packing: str):
-        self.as_differences = packing == "small"
+        self.as_differences, self._packing, self._count = packing == "small", packing, 0
         self._dataset = group.create_dataset(
             key, (0, *first.shape), first.dtype, maxshape=(None, *first.shape), chunks=(1, *first.shape),
             fletcher32=True, **({} if packing == "none" else GZIP),
@@ -44,12 +44,14 @@ class ArrayColumn:
 
     def append(self, value: np.ndarray) -> None:
         """Write the value of the next sample; nothing of it is kept."""
-        row = len(self._dataset)
-        self._dataset.resize(row + 1, axis=0)
-        if self.as_differences:
-            self._dataset.id.write_direct_chunk((row, *[0] * value.ndim), deflated_differences(value))
-        else:
+        row = self._count
+        self._count += 1
+        self._dataset.id.set_extent((self._count, *value.shape))
+        if self._packing == "gzip":
             self._dataset[row] = value
+        else:  # past HDF5's filters, which copy a chunk twice
+            chunk = deflated_differences(value) if self.as_differences else checked(np.ascontiguousarray(value).data)
+            self._dataset.id.write_direct_chunk((row, *[0] * value.ndim), chunk)
 
     def finish(self) -> None:
         """Everything is written."""

@@ -18,8 +18,9 @@ DIFFERENCES = "row_differences"
 
 GZIP = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 
-_WORDS = 2**18  # whose sums are exact in float64
 _GROUP = 16  # rows
+_ROW = 512  # words of a checksum
+_SUM_AND_PARTIAL_SUMS = np.stack([np.ones(_ROW), np.arange(_ROW, 0, -1.0)], 1)
 
 
 def undo_differences(values: np.ndarray) -> np.ndarray:
@@ -53,19 +54,27 @@ def deflated_differences(value: np.ndarray) -> bytes:
     differences = np.diff(value, axis=-2, prepend=value.dtype.type(0))
     planes = differences.reshape(-1, 1).view(np.uint8).T
     stream = isal_zlib.compress(np.ascontiguousarray(planes), 1)
-    return stream + fletcher32(stream).to_bytes(4, "little")
+    return checked(stream)
 
 
-def fletcher32(data: bytes) -> int:
+def checked(data: bytes | memoryview) -> bytes:
+    """Return bytes with their checksum, as HDF5's fletcher32 filter does."""
+    data = memoryview(data).cast("B")
+    return b"".join((data, fletcher32(data).to_bytes(4, "little")))
+
+
+def fletcher32(data: bytes | memoryview) -> int:
     """Return HDF5's checksum of bytes: the sum of their big-endian 16-bit words, and the sum of its partial sums.
 
-    Both are modulo 65535, and 65535 stands for 0 unless all words are 0.
+    Both are modulo 65535, and 65535 stands for 0 unless all words are 0. Modulo 65535, to swap the bytes of a word is to
+    multiply it by 256, and so it is for a sum of words: little-endian ones are summed, row by row, exactly in float64.
     """
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2")
-    low = high = 0
-    for start in range(0, len(words), _WORDS):
-        part = words[start:start + _WORDS].astype(np.float64)
-        high += len(part) * low + int(np.arange(len(part), 0, -1, np.float64) @ part)
-        low += int(part.sum())
-    low, high = (total and (total - 1) % 65535 + 1 for total in (low, high))
+    lacking = -len(data) % 2
+    before = -(len(data) + lacking) % (2 * _ROW)  # zeros in front change nothing
+    whole = b"".join((bytes(before), data, bytes(lacking))) if before or lacking else data
+    words = np.frombuffer(whole, "<u2").reshape(-1, _ROW)
+    sums = words.astype(np.float64) @ _SUM_AND_PARTIAL_SUMS
+    low, after = int(sums[:, 0].sum()), np.arange(len(sums) - 1, -1, -1)
+    high = int(sums[:, 1].sum()) + _ROW * int(after @ sums[:, 0].astype(np.int64))
+    low, high = (total and (256 * total - 1) % 65535 + 1 for total in (low, high))
     return high << 16 | low
