@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 ... python tests/shared_training.py FOLDER
 
-FOLDER holds toy shards ``asmd`` and ``ftd``, and ``begun``, a geometry run cut short.
+FOLDER holds toy shards ``asmd`` and ``ftd``; ``begun``, a geometry run cut short; and ``alone``, runs of every kind.
 """
 
 import sys
@@ -17,11 +17,12 @@ from torch.overrides import TorchFunctionMode
 from toy import toy_model
 
 from model import trainer
-from model.config import Augmentation, GeometryConfig, IdentityConfig, LandmarkConfig, TextureConfig
+from model.config import Augmentation, FusionConfig, GeometryConfig, IdentityConfig, LandmarkConfig, TextureConfig
 from model.data import LANDMARKS as LANDMARK_SAMPLES
 from model.data import FaceDataset
 from model.distributed import is_first, own_part, synchronise_, training_processes
 from model.fusion_losses import spread
+from model.train_fusion import train_fusion
 from model.train_geometry import train_geometry
 from model.train_identity import train_identity
 from model.train_landmarks import LandmarkTask, train_landmarks
@@ -37,6 +38,7 @@ GEOMETRY = GeometryConfig(**RUN, width=0.06, parameter_steps=2, stream_steps=3)
 IDENTITY = IdentityConfig(**RUN, width=1 / 32, steps=3)
 LANDMARKS = LandmarkConfig(**RUN, width=0.05, stacks=1, steps=3)
 TEXTURE = TextureConfig(**RUN, width=0.06, regions=4, landmark_branch=False, omega_c=0.0, steps=3)
+FUSION = FusionConfig(**RUN | {"learning_rate": 1e-4}, warm_up_steps=1, steps=3)
 
 
 class Unplugged(Exception):
@@ -80,6 +82,8 @@ def train_all(folder: Path, out: Path):
     train_identity(folder / "asmd", out / "identity", IDENTITY, "cpu")
     train_landmarks(folder / "asmd", out / "landmarks", LANDMARKS, "cpu")
     train_texture(folder / "ftd", out / "texture", TEXTURE, toy_model(), "cpu")
+    given = {kind: folder / "alone" / kind for kind in ("geometry", "texture", "identity", "landmarks")}
+    train_fusion(folder / "ftd", out / "fusion", FUSION, toy_model(), "cpu", **given)
 
 
 def points() -> torch.Tensor:

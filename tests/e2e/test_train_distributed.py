@@ -20,7 +20,7 @@ from model.train_geometry import load_geometry_stream, train_geometry
 from model.trainer import read_log
 
 TESTS = Path(shared_training.__file__).parent
-KINDS = ("geometry", "identity", "landmarks", "texture")
+KINDS = ("geometry", "identity", "landmarks", "texture", "fusion")
 
 
 def free_port() -> int:
@@ -41,10 +41,10 @@ def runs(tmp_path_factory):
             train_geometry(
                 folder / "asmd", folder / "begun", shared_training.GEOMETRY, toy_model(), "cpu", on_log=cut_at(4)
             )
-        processes = [start(folder, rank, port) for port in [free_port()] for rank in range(2)]
         with shared_training.double_precision():
             shared_training.train_all(folder, folder / "alone")
-    said = [process.communicate(timeout=60)[1] for process in processes]
+        processes = [start(folder, rank, port) for port in [free_port()] for rank in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in processes]
     return folder, [process.returncode for process in processes], said
 
 
