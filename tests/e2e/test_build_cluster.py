@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -119,3 +120,31 @@ def test_photos_that_end_every_worker_are_named_and_the_others_are_made(tree, da
         assert len(list(out_dir.glob("*.h5"))) == 5
         build(tree, out_dir, FacePlacer)
     assert hashes(out_dir) == wanted
+
+
+def test_workers_that_come_later_go_on_when_all_have_died(tree, wanted, tmp_path):
+    alone, deaths = DaskCluster(tmp_path), tmp_path / "deaths"
+    deaths.mkdir()
+    (deaths / "AFW_2_0.1").touch()
+    alone.grow(1)
+    later = threading.Thread(target=lambda: (alone.workers[0].wait(), alone.grow(1)))
+    later.start()
+    try:
+        with cluster("dask", alone.address):
+            build(tree, tmp_path / "shards", partial(MortalPlacer, deaths))
+    finally:
+        alone.workers[0].kill()
+        later.join()
+        alone.close()
+    assert not any(deaths.iterdir()) and hashes(tmp_path / "shards") == wanted
+
+
+def test_a_lost_scheduler_is_told(tmp_path):
+    alone = DaskCluster(tmp_path)
+    alone.grow(1)
+    try:
+        with pytest.raises(WorkersLost, match="the scheduler is lost; .* what is written is kept"):
+            with cluster("dask", alone.address):
+                run_tasks(os.kill, [(alone.scheduler.pid, signal.SIGKILL)] + [(os.getpid(), 0)] * 3, 1)
+    finally:
+        alone.close()
