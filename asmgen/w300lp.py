@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from os import walk
+from os.path import splitext
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ labels of the real files differ by up to 0.05; a photo resized after it was anno
 
 _PARAMETER_KEYS = ("Shape_Para", "Exp_Para", "Pose_Para", "Tex_Para", "Face_Model", "Light_SH", "pt3d_68", "pt2d")
 _LANDMARK_KEYS = ("pts_3d", "pts_2d")
+
+_Parts = tuple[str, ...]  # of a path below the root; `Path` would take most of the time of a long list
 
 
 @dataclass(frozen=True)
@@ -153,65 +156,66 @@ def find_samples(root: Path) -> list[SampleEntry]:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; give the one that holds AFW, HELEN, ... or the photos")
-    images: list[Path] = []
-    annotations: set[Path] = set()
+    images: list[_Parts] = []
+    annotations: set[_Parts] = set()
+    folder_names = {}
     for folder, subfolders, names in walk(root):
         subfolders[:] = sorted(
             name for name in subfolders if name.lower() not in IGNORED_FOLDERS and not name.startswith(".")
         )
-        paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        annotations.update(path for path in paths if path.suffix.lower() == ".mat")
-        if LANDMARK_FOLDER not in Path(folder).relative_to(root).parts:
-            images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        below = Path(folder).relative_to(root).parts
+        found = [(splitext(name)[1].lower(), (*below, name)) for name in names if not name.startswith(".")]
+        annotations.update(parts for suffix, parts in found if suffix == ".mat")
+        if LANDMARK_FOLDER not in below:
+            images += [parts for suffix, parts in found if suffix in IMAGE_SUFFIXES]
+        folder_names[below] = Path(folder).resolve().name
     if not images:
         raise FileNotFoundError(
             f"{root} holds no photo ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds the photos"
         )
-    images.sort(key=lambda path: path.relative_to(root).parts)
-    landmark_files = _match_landmark_files(root, images, annotations)
-    alike = Counter(path.with_suffix("") for path in images)
-    folder_names = {folder: folder.resolve().name for folder in {path.parent for path in images}}
+    images.sort()
+    landmark_files = _match_landmark_files(root.name, images, annotations)
+    alike = Counter(map(_without_suffix, images))
     entries = []
-    for path in images:
-        unique = path.with_suffix("") if alike[path.with_suffix("")] == 1 else path
-        parameters_path = path.with_suffix(".mat")
-        folder_name = folder_names[path.parent]
+    for parts in images:
+        unsuffixed, folder_name = _without_suffix(parts), folder_names[parts[:-1]]
+        parameters, landmarks = (*parts[:-1], f"{unsuffixed[-1]}.mat"), landmark_files.get(parts)
         entries.append(SampleEntry(
-            source=unique.relative_to(root).as_posix(),
-            image_path=path,
-            parameters_path=parameters_path if parameters_path in annotations else None,
-            landmarks_path=landmark_files.get(path),
+            source="/".join(unsuffixed if alike[unsuffixed] == 1 else parts),
+            image_path=Path(root, *parts),
+            parameters_path=Path(root, *parameters) if parameters in annotations else None,
+            landmarks_path=Path(root, *landmarks) if landmarks else None,
             set_name=folder_name.removesuffix(FLIP_SUFFIX),
             flipped=folder_name.endswith(FLIP_SUFFIX),
         ))
     return entries
 
 
-def _match_landmark_files(root: Path, images: list[Path], annotations: set[Path]) -> dict[Path, Path]:
+def _without_suffix(parts: _Parts) -> _Parts:
+    """The path of a file without its suffix."""
+    return *parts[:-1], splitext(parts[-1])[0]
+
+
+def _match_landmark_files(root_name: str, images: list[_Parts], annotations: set[_Parts]) -> dict[_Parts, _Parts]:
     """Give each photo its `_pts.mat`: beside it, in `landmarks/<set>/`, or a lone one of its name."""
     matched = {}
-    for path in images if annotations else ():
-        file_name = f"{path.stem}_pts.mat"
-        below = path.parent.relative_to(root)
-        for candidate in (
-            path.parent / file_name,
-            root / LANDMARK_FOLDER / below / file_name,
-            path.parent.parent / LANDMARK_FOLDER / path.parent.name / file_name,
-        ):
-            if candidate in annotations:
-                matched[path] = candidate
+    for parts in images if annotations else ():
+        below, file_name = parts[:-1], f"{_without_suffix(parts)[-1]}_pts.mat"
+        for folder in (below, (LANDMARK_FOLDER, *below), (*below[:-1], LANDMARK_FOLDER, *below[-1:])):
+            if (*folder, file_name) in annotations:
+                matched[parts] = (*folder, file_name)
                 break
-    lone: dict[str, list[Path]] = {}
-    for path in sorted(annotations.difference(matched.values())):
-        if path.name.endswith("_pts.mat"):
-            lone.setdefault(path.name.removesuffix("_pts.mat"), []).append(path)
-    unmatched: dict[str, list[Path]] = {}
-    for path in images if lone else ():
-        if path not in matched and not path.parent.name.endswith(FLIP_SUFFIX):
-            unmatched.setdefault(path.stem, []).append(path)
-    for name, paths in unmatched.items():
-        if len(paths) == len(lone.get(name, ())) == 1:
-            matched[paths[0]] = lone[name][0]
+    lone: dict[str, list[_Parts]] = {}
+    for parts in sorted(annotations.difference(matched.values())):
+        if parts[-1].endswith("_pts.mat"):
+            lone.setdefault(parts[-1].removesuffix("_pts.mat"), []).append(parts)
+    unmatched: dict[str, list[_Parts]] = {}
+    for parts in images if lone else ():
+        if parts not in matched and not (root_name, *parts)[-2].endswith(FLIP_SUFFIX):
+            unmatched.setdefault(_without_suffix(parts)[-1], []).append(parts)
+    for name, photos in unmatched.items():
+        if len(photos) == len(lone.get(name, ())) == 1:
+            matched[photos[0]] = lone[name][0]
     return matched
 
 

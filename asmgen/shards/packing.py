@@ -66,8 +66,8 @@ def checked(data: bytes | memoryview) -> bytes:
 def fletcher32(data: bytes | memoryview) -> int:
     """Return HDF5's checksum of bytes: the sum of their big-endian 16-bit words, and the sum of its partial sums.
 
-    Both are modulo 65535, and 65535 stands for 0 unless all words are 0. Modulo 65535, to swap the bytes of a word is to
-    multiply it by 256, and so it is for a sum of words: little-endian ones are summed, row by row, exactly in float64.
+    Both are modulo 65535, and 65535 stands for 0 unless all words are 0. Modulo 65535, to swap the bytes of a word, or
+    of a sum of words, is to multiply it by 256; so little-endian ones are summed, row by row, exactly in float64.
     """
     lacking = -len(data) % 2
     before = -(len(data) + lacking) % (2 * _ROW)  # zeros in front change nothing
