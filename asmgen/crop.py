@@ -18,6 +18,9 @@ RISE = 0.12
 """How far the centre of the square lies above that of the landmark box, over its longer side: the 68 landmarks
 end at the eyebrows, the face model goes up to the hairline."""
 
+_LONGEST = 32766
+"""Side of what OpenCV warps, pixels; of a longer photo the square is cut out first."""
+
 Square = tuple[float, float, float]
 """(left, top, side): edges in source pixels."""
 
@@ -116,7 +119,7 @@ def crop_image(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     if side > 8 * max(width, height):
         raise ValueError(f"the face square {_text(square)} is over eight times the {width}x{height} image")
     step = max(1, int(side / size))  # pixels that are averaged to one, along each axis
-    if side > size:
+    if side > size or max(width, height) > _LONGEST:
         # with what the filters reach, and a whole number of averages
         x0, y0 = (int(np.floor(edge)) - 3 * step for edge in (left, top))
         reach = step * (int(np.ceil(side / step)) + 7)

@@ -120,3 +120,16 @@ def test_what_is_placed_in_the_crop_is_placed_in_the_photo():
     placed = project(vertices, *placement_in_photo(pose, position, square, size))[:, :2]
     in_crop = project(vertices, pose.astype(float), position.astype(float))[:, :2]
     np.testing.assert_allclose(transform_points(placed, square_transform(square, size)), in_crop, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", ((50, 40000, 3), (40000, 50, 3)))
+def test_photos_longer_than_what_opencv_warps(shape):
+    photo = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    long = int(shape[1] > shape[0])  # the place of the long side in (top, left)
+    start = np.array([3.25, 3.25])
+    start[long] += 39000
+    near = photo[:, 38990:39100] if long else photo[38990:39100]
+    offset = np.array([0, 0])
+    offset[long] = 38990
+    made = crop_image(photo, (start[1], start[0], 30.5), 32)
+    np.testing.assert_array_equal(made, crop_image(near, (*(start - offset)[::-1], 30.5), 32))
