@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-_MERGED_FROM = 16
+_MERGED_FROM = 32
 """Side of the features from which `UpsampledConv2d` is one convolution: below, the border is much of the picture, and
 upsampling costs little."""
 

@@ -27,7 +27,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from asmgen.crop import crop_image, face_square, placement_in_photo
 from asmgen.images import read_photo
@@ -114,12 +113,9 @@ class ExpressionPhotos:
         face = self.faces[index]
         return self._neutral(tuple(face.coefficients[0])), self._offset(face)
 
-    def _cut(self, size: int) -> list[Image.Image]:
+    def _cut(self, size: int) -> list[np.ndarray]:
         """The crops of all photos, which are small."""
-        return [
-            Image.fromarray(crop_image(read_photo(face.photo), face_square(face.landmarks), size))
-            for face in self.faces
-        ]
+        return [crop_image(read_photo(face.photo), face_square(face.landmarks), size) for face in self.faces]
 
     def predictor(self, faces: TrainedFaces, batch_size: int = 16) -> Predictor:
         """Return what a network makes of the photos, each cut out around its true landmarks."""

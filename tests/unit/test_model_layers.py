@@ -15,7 +15,7 @@ def upsampled_with_empty_border(features, weight):
 
 
 @pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
-@pytest.mark.parametrize("height, width", ((16, 40), (64, 32)))
+@pytest.mark.parametrize("height, width", ((32, 40), (64, 32)))
 def test_upsampling_and_convolution_in_one(height, width, layout):
     torch.manual_seed(0)
     layer = UpsampledConv2d(5, 3).double().to(memory_format=layout)
@@ -33,7 +33,7 @@ def test_upsampling_and_convolution_in_one(height, width, layout):
 
 
 def test_small_features_are_upsampled_first():
-    layer, features = UpsampledConv2d(5, 3), torch.randn(2, 5, 15, 40)
+    layer, features = UpsampledConv2d(5, 3), torch.randn(2, 5, 31, 40)
     plain = F.conv2d(F.interpolate(features, scale_factor=2, mode="bilinear"), layer.weight, padding=1)
     assert torch.equal(layer(features), plain)
 
