@@ -57,7 +57,7 @@ def landmark_errors(samples, model):
 def test_aflw2000_parameters_land_on_its_landmarks(partial_bfm):
     samples = [read_sample(entry, partial_bfm) for entry in find_samples(ROOT / "aflw2000_3d")]
     assert len(samples) == 11
-    assert {(s.landmark_kind, s.image.size, len(s.albedo_coeffs)) for s in samples} == {("3d", (450, 450), 199)}
+    assert {(s.landmark_kind, s.image.shape, len(s.albedo_coeffs)) for s in samples} == {("3d", (450, 450, 3), 199)}
     assert landmark_errors(samples, partial_bfm).mean() < 1.3
     for axis in (0, 1):  # counted from 0 on both sides: no common shift
         shifts = [
