@@ -154,3 +154,19 @@ def test_adversarial_losses_by_hand():
     sure = torch.tensor([-40.0], requires_grad=True)  # does not saturate
     adversarial_loss(sure).backward()
     assert float(sure.grad) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("dtype, wanted", ((torch.bfloat16, "high"), (torch.float32, "highest")))
+def test_only_coarse_features_are_compared_on_tensor_cores(monkeypatch, dtype, wanted):
+    """And the precision of what is computed next, such as vertices on the screen, is as before."""
+    seen, before = [], torch.get_float32_matmul_precision()
+    product = torch.Tensor.__matmul__
+
+    def watched(a, b):
+        seen.append(torch.get_float32_matmul_precision())
+        return product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    layers = [torch.randn(1, 3, 4, 4, dtype=dtype) for _ in range(2)]
+    contextual_loss(layers[:1], layers[1:], [torch.arange(16)])
+    assert seen == [wanted] * 2 and torch.get_float32_matmul_precision() == before
