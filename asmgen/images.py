@@ -5,14 +5,18 @@ Both decode to the same pixels, but pillow holds a photo in four bytes a pixel a
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from asmgen.rejection import SampleError
+from asmgen.source_files import read_file
 
 QUALITY = 96
 """Of crops. Below 96 libjpeg-turbo takes a coarser transform: 95 costs 1.8 dB on real crops, and saves no time."""
@@ -20,9 +24,22 @@ QUALITY = 96
 BATCH_PIXELS = 50_000_000
 """Photos of more pixels than this together are not held at once, but make a smaller batch."""
 
+MAX_BYTES = 1 << 28
+"""Of the file of a photo."""
+
+MAX_SCANS = 64
+"""Of a JPEG: a progressive one has about ten, and a small file of thousands takes hours to decode."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+"""Of photos, as pillow names them; others that it knows start programs (EPS) or are no photos."""
+
 _START, _SCAN = b"\xff\xd8", 0xDA
 _PLAIN = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xED, 0xFE}
 """Segments that say nothing of how the pixels are to be turned or coloured: frame, tables, JFIF, profile, comment."""
+_DAMAGED = (
+    OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, struct.error, zlib.error,
+)
+"""What pillow raises for one damage or another."""
 
 
 def read_photo(path: Path) -> np.ndarray:
@@ -31,7 +48,8 @@ def read_photo(path: Path) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        Any format that pillow reads.
+        One of `FORMATS`, whatever its name says. Of 16 bits the upper 8 are taken, of several pictures the first;
+        transparency plays no part.
 
     Returns
     -------
@@ -41,13 +59,20 @@ def read_photo(path: Path) -> np.ndarray:
     Raises
     ------
     SampleError
-        If the file is unreadable, truncated, or larger than pillow's decompression limit.
+        If the file is unreadable, damaged, no photo, or larger than `MAX_BYTES` or pillow's decompression limit.
     """
+    path = Path(path)
     try:
-        pixels = _plain_jpeg(path.read_bytes())
-    except OSError as error:
+        data = read_file(path, MAX_BYTES)
+    except ValueError as error:
         raise SampleError("unreadable image", f"{path.name}: {error}") from error
-    return _any_photo(path) if pixels is None else pixels
+    scans = data.count(bytes([0xFF, _SCAN])) if data.startswith(_START) else 0
+    if scans > MAX_SCANS:
+        raise SampleError(
+            "unreadable image", f"{path.name} must have at most {MAX_SCANS} scans, and has {scans}; save it anew"
+        )
+    pixels = _plain_jpeg(data)
+    return _any_photo(data, path.name) if pixels is None else pixels
 
 
 def encode_image(crop: np.ndarray) -> bytes:
@@ -82,14 +107,33 @@ def _segments(data: bytes) -> set[int]:
     return found
 
 
-def _any_photo(path: Path) -> np.ndarray:
+def _any_photo(data: bytes, name: str) -> np.ndarray:
     """The pixels of a photo as pillow reads it."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what else is in the file than pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except Image.DecompressionBombWarning as error:
-        raise SampleError("image too large", f"{path.name}: {error}") from error
-    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise SampleError("unreadable image", f"{path.name}: {error}") from error
+            with Image.open(BytesIO(data), formats=FORMATS) as opened:
+                return np.array(_eight_bits(ImageOps.exif_transpose(opened)).convert("RGB"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        most = Image.MAX_IMAGE_PIXELS
+        raise SampleError(
+            "image too large", f"{name} must have at most {most} pixels, and has more; make it smaller"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise SampleError(
+            "unreadable image", f"{name} must be a picture ({', '.join(FORMATS)}), and is none; replace or remove it"
+        ) from error
+    except _DAMAGED as error:
+        raise SampleError(
+            "unreadable image", f"{name} is damaged or cut short ({error}); replace or remove it"
+        ) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 grey bits by the upper ones, where pillow takes the lower ones and cuts them off at 255."""
+    if image.mode.startswith("I;16") or image.mode == "I" and image.format == "PNG":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a channel must have 8 or 16 bits, got {image.mode}")
+    return image
