@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_BYTES = 1 << 26
-"""Of one array, after decompression."""
+from asmgen.source_files import read_file
+
+MAX_BYTES = 1 << 24
+"""Of a file, of all its arrays decompressed, and of an array returned; an annotation has a few thousand."""
 
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1",
@@ -22,6 +24,7 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _TEXT_CLASS = 4
 _COMPLEX_FLAG = 0x0800
+_MAX_AXES = 32  # each takes four bytes of a file, and a hundred of memory
 _TAGS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
 
@@ -43,30 +46,41 @@ def read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
     Raises
     ------
     ValueError
-        If the file is of another kind, truncated or damaged.
+        If the file is of another kind, larger than `MAX_BYTES`, truncated or damaged.
     """
-    data = Path(path).read_bytes()
+    data = read_file(path, MAX_BYTES)
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
         raise ValueError("it is no Matlab v5-v7 file; save it with -v7")
     order = "<" if data[126:128] == b"IM" else ">"
     (version,) = struct.unpack_from(f"{order}H", data, 124)
     if version == 0x0200:
         raise ValueError("it is a Matlab v7.3 file; save it with -v7")
-    found = {}
+    found, left = {}, MAX_BYTES
     try:
         offset = 128
         while offset < len(data):
             kind, content, offset = _element(data, offset, order)
             if kind == _COMPRESSED:
-                kind, content, _ = _element(zlib.decompressobj().decompress(content, MAX_BYTES), 0, order)
+                content = _decompressed(content, left)
+                left -= len(content)
+                kind, content, _ = _element(content, 0, order)
             if kind != _MATRIX:
                 raise ValueError(f"an array was expected, got type {kind}")
             name, value = _array(content, order, keys)
             if value is not None:
                 found[name] = value
     except (ValueError, struct.error, zlib.error) as error:
-        raise ValueError(f"the file is truncated or damaged ({error})") from error
+        raise ValueError(f"it is truncated or damaged ({error}); get a complete copy") from error
     return found
+
+
+def _decompressed(content: bytes, most: int) -> bytes:
+    """A whole stream of at most so many bytes."""
+    stream = zlib.decompressobj()
+    data = stream.decompress(content, most + 1)
+    if not stream.eof or len(data) > most:
+        raise ValueError(f"an array ends early, or all have more than {MAX_BYTES} bytes")
+    return data
 
 
 def _element(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
@@ -100,11 +114,15 @@ def _array(content: bytes, order: str, keys: tuple[str, ...]) -> tuple[str, np.n
     if array_class == _TEXT_CLASS:
         encoding = {4: "utf-16", 16: "utf-8", 17: "utf-16"}.get(stored, "latin-1")
         return name, values.decode(encoding + {"<": "-le", ">": "-be"}[order] if encoding == "utf-16" else encoding)
+    if len(dims) > 4 * _MAX_AXES:
+        raise ValueError(f"{name} has {len(dims) // 4} axes")
     shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
     values = np.frombuffer(values, order + _STORED[stored])
     if min(shape, default=0) < 0:
         raise ValueError(f"{name} has shape {shape}")
     if values.dtype != _CLASSES[array_class]:  # stored in fewer bytes, or swapped
+        if values.size * np.dtype(_CLASSES[array_class]).itemsize > MAX_BYTES:
+            raise ValueError(f"{name} has more than {MAX_BYTES} bytes")
         with np.errstate(all="ignore"):
             values = values.astype(_CLASSES[array_class])
     return name, values.reshape(shape, order="F")
