@@ -288,8 +288,16 @@ def photo_settings(entries: Sequence[SampleEntry]) -> dict:
     digest = sha256()
     for entry in entries:
         paths = (entry.image_path, entry.parameters_path, entry.landmarks_path)
-        digest.update(repr((entry.source, [path and path.stat().st_size for path in paths])).encode())
+        digest.update(repr((entry.source, [path and _file_size(path) for path in paths])).encode())
     return {"photos": len(entries), "photos_sha256": digest.hexdigest()}
+
+
+def _file_size(path: Path) -> int:
+    """Bytes of a file; -1 of a link that leads nowhere, of which its reader says why."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _claim(plans: Sequence[ShardPlan]) -> None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from os import walk
-from os.path import splitext
+from os.path import basename, splitext
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from asmgen.images import read_photo
 from asmgen.matfile import read_mat
 from asmgen.rejection import SampleError
+from asmgen.source_files import storable, walk_folders
 from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
 from bfm.pose import project
 
@@ -51,7 +51,7 @@ class SampleEntry:
     ----------
     source : str
         Path of the photo below the root, with ``/``: unique and stable. Without suffix, but for photos that
-        differ in nothing else.
+        differ in nothing else. Bytes of names that are not UTF-8 are written ``\\udcNN``.
     image_path : Path
         The photo.
     parameters_path, landmarks_path : Path | None
@@ -136,7 +136,8 @@ def find_samples(root: Path) -> list[SampleEntry]:
     """List the photos of a 300W-LP or AFLW2000-3D tree, whole or partial, sorted by path.
 
     Landmark files lie beside the photo or in ``landmarks/<set>/``; one without a photo of its own serves
-    the only unflipped photo of its name. Folders named ``Code`` are left out.
+    the only unflipped photo of its name. Folders named ``Code``, and hidden files and folders, are left out. Links to
+    files and folders are followed, also out of the tree, but each folder is read once (`walk_folders`).
 
     Parameters
     ----------
@@ -158,30 +159,25 @@ def find_samples(root: Path) -> list[SampleEntry]:
         raise FileNotFoundError(f"{root} is not a folder; give the one that holds AFW, HELEN, ... or the photos")
     images: list[_Parts] = []
     annotations: set[_Parts] = set()
-    folder_names = {}
-    for folder, subfolders, names in walk(root):
-        subfolders[:] = sorted(
-            name for name in subfolders if name.lower() not in IGNORED_FOLDERS and not name.startswith(".")
-        )
-        below = Path(folder).relative_to(root).parts
-        found = [(splitext(name)[1].lower(), (*below, name)) for name in names if not name.startswith(".")]
+    root_name = root.resolve().name
+    for below, names in walk_folders(root, lambda path: basename(path).lower() in IGNORED_FOLDERS):
+        found = [(splitext(name)[1].lower(), (*below, name)) for name in names]
         annotations.update(parts for suffix, parts in found if suffix == ".mat")
         if LANDMARK_FOLDER not in below:
             images += [parts for suffix, parts in found if suffix in IMAGE_SUFFIXES]
-        folder_names[below] = Path(folder).resolve().name
     if not images:
         raise FileNotFoundError(
             f"{root} holds no photo ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds the photos"
         )
     images.sort()
-    landmark_files = _match_landmark_files(root.name, images, annotations)
-    alike = Counter(map(_without_suffix, images))
+    landmark_files = _match_landmark_files(root_name, images, annotations)
+    alike = Counter([*map(_without_suffix, images), *images])
     entries = []
     for parts in images:
-        unsuffixed, folder_name = _without_suffix(parts), folder_names[parts[:-1]]
+        unsuffixed, folder_name = _without_suffix(parts), (root_name, *parts)[-2]
         parameters, landmarks = (*parts[:-1], f"{unsuffixed[-1]}.mat"), landmark_files.get(parts)
         entries.append(SampleEntry(
-            source="/".join(unsuffixed if alike[unsuffixed] == 1 else parts),
+            source=storable("/".join(unsuffixed if alike[unsuffixed] == 1 else parts)),
             image_path=Path(root, *parts),
             parameters_path=Path(root, *parameters) if parameters in annotations else None,
             landmarks_path=Path(root, *landmarks) if landmarks else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import walk
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from asmgen.crop import Square, face_square
 from asmgen.landmark_files import read_landmarks
 from asmgen.locate import FaceLocator, Placement, box_square
+from asmgen.source_files import walk_folders
 from asmgen.w300lp import IMAGE_SUFFIXES
 
 LIST_SUFFIXES = (".txt", ".csv")
@@ -82,12 +82,12 @@ def find_photos(paths: Sequence[Path], out_dir: Path, variants: Sequence[str] = 
 
 
 def _photos_below(folder: Path, out_dir: Path) -> list[Path]:
-    """Every photo in a folder and its subfolders but the output folder and hidden ones."""
-    found = []
-    for place, folders, files in walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name).resolve() != out_dir]
-        found += [Path(place, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return found
+    """Every photo in a folder and its subfolders but the output folder and hidden ones, as `find_samples` walks them."""
+    return [
+        folder.joinpath(*below, name)
+        for below, names in walk_folders(folder, lambda path: Path(path).resolve() == out_dir)
+        for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
 
 
 class PhotoLocator:
