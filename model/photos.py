@@ -82,7 +82,7 @@ def find_photos(paths: Sequence[Path], out_dir: Path, variants: Sequence[str] = 
 
 
 def _photos_below(folder: Path, out_dir: Path) -> list[Path]:
-    """Every photo in a folder and its subfolders but the output folder and hidden ones, as `find_samples` walks them."""
+    """Every photo in a folder and its subfolders (`walk_folders`) but the output folder."""
     return [
         folder.joinpath(*below, name)
         for below, names in walk_folders(folder, lambda path: Path(path).resolve() == out_dir)

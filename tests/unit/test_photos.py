@@ -20,15 +20,15 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def backwards(folder):
-    for place, folders, files in os.walk(folder):
+def backwards(folder, walk=os.walk, **options):
+    for place, folders, files in walk(folder, **options):
         folders.sort(reverse=True)
         files.sort(reverse=True)
         yield place, folders, files
 
 
 def test_folders_are_searched_and_named_alike_below_the_output(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("model.photos.walk", backwards)  # in whatever order a file system lists them
+    monkeypatch.setattr(os, "walk", backwards)  # in whatever order a file system lists them
     found = find_photos([folder / "deep" / "c.bmp", folder], folder / "out")
     assert found == [
         Photo(folder / name, stem) for name, stem in (
