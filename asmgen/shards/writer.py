@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from asmgen.shards.check import check_shard
 from asmgen.shards.columns import ArrayColumn, RaggedColumn, write_array, write_ragged
 from asmgen.shards.files import SMALL_CHUNK, digest
 from asmgen.shards.packing import PACKINGS
+from asmgen.writing import sync, writing
 
 _LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
 
@@ -106,23 +108,29 @@ class ShardWriter:
         self._streamed: dict[str, ArrayColumn | RaggedColumn] = {}
         self._gathered: dict[str, list[np.ndarray]] = {}
         self._rejected: list[tuple[str, str, bytes]] = []
+        self._file: h5py.File | None = None
 
     def __enter__(self) -> ShardWriter:
-        self._file = h5py.File(self._partial, "w", libver=_LIBVER, rdcc_nbytes=0)  # a chunk is written once
-        for key, value in sorted(self._attributes.items()):
-            self._file.attrs[key] = value
-        self._samples = self._file.create_group("samples")
+        try:
+            with writing(self.path):
+                self._file = h5py.File(self._partial, "w", libver=_LIBVER, rdcc_nbytes=0)  # a chunk is written once
+                for key, value in sorted(self._attributes.items()):
+                    self._file.attrs[key] = value
+                self._samples = self._file.create_group("samples")
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            with self._file:
-                if kind is None:
-                    self._finish()
             if kind is None:
+                with writing(self.path):
+                    self._finish()
+                    self._file.close()
                 self._publish()
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._discard()
 
     def add(self, sample: dict) -> None:
         """Write a sample.
@@ -144,13 +152,14 @@ class ShardWriter:
         elif kinds != self._kinds:
             raise ValueError(_difference(self.count, kinds, self._kinds))
         self.count += 1
-        for key, value in sample.items():
-            if isinstance(value, np.ndarray) and value.nbytes < SMALL_CHUNK:
-                self._gathered.setdefault(key, []).append(value)
-            else:
-                if key not in self._streamed:
-                    self._streamed[key] = self._new_column(key, value)
-                self._streamed[key].append(value)
+        with writing(self.path):
+            for key, value in sample.items():
+                if isinstance(value, np.ndarray) and value.nbytes < SMALL_CHUNK:
+                    self._gathered.setdefault(key, []).append(value)
+                else:
+                    if key not in self._streamed:
+                        self._streamed[key] = self._new_column(key, value)
+                    self._streamed[key].append(value)
 
     def reject(self, source: str, reason: str, preview: bytes = b"") -> None:
         """Record an input that gives no sample, and why; `preview` is a JPEG of it, for people."""
@@ -188,18 +197,19 @@ class ShardWriter:
         problems = check_shard(self._partial, large=False)
         if problems:
             raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
-        _sync(self._partial)
-        os.replace(self._partial, self.path)
-        _sync(self.path.parent)
+        with writing(self.path):
+            sync(self._partial)
+            os.replace(self._partial, self.path)
+            sync(self.path.parent)
 
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _discard(self) -> None:
+        """Close the file, and remove it unless it has its name."""
+        with suppress(OSError, RuntimeError):  # of a full disk; what went wrong first is told
+            if self._file:
+                self._file.close()
+        with suppress(OSError):
+            os.truncate(self._partial, 0)  # HDF5 holds a file that it could not close open; its room is given back
+            self._partial.unlink()
 
 
 def _as_value(key: str, value) -> np.ndarray | bytes | str:
