@@ -208,7 +208,6 @@ class ShardWriter:
             if self._file:
                 self._file.close()
         with suppress(OSError):
-            os.truncate(self._partial, 0)  # HDF5 holds a file that it could not close open; its room is given back
             self._partial.unlink()
 
 
