@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from asmgen.matfile import read_mat
+from asmgen.source_files import read_file
+from bfm.npy_file import read_npy
 
 ENDINGS = ("_pts.mat", ".pts", ".mat", ".npy", ".txt")
 """What a photo's name may end in, in place of its suffix, to name its landmarks; the first that exists is taken."""
 
+_MAX_BYTES = 1 << 16  # of 68 points as text
 _MAT_KEYS = ("pts_3d", "pt3d_68", "pt2d", "pts_2d")
 
 
@@ -41,10 +44,10 @@ def read_landmarks(path: Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a file of 68 landmarks (.pts, .mat, .npy, .txt)")
-    reader = {".pts": _read_pts, ".mat": _read_mat, ".npy": _read_npy}.get(path.suffix.lower(), _read_text)
+    reader = {".pts": _read_pts, ".mat": _read_mat, ".npy": read_npy}.get(path.suffix.lower(), _read_text)
     try:
         points = np.asarray(reader(path), np.float64)
-    except (ValueError, EOFError) as error:  # numpy ends so on an empty file, which click would take for Ctrl-D
+    except ValueError as error:
         raise ValueError(f"{path} must hold 68 landmarks, but cannot be read ({error})") from error
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise ValueError(f"{path} must hold 68 finite points (68, 2), got shape {points.shape}")
@@ -100,7 +103,7 @@ def _are_numbers(cells: list[str]) -> bool:
 
 
 def _read_pts(path: Path) -> np.ndarray:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_file(path, _MAX_BYTES).decode(errors="replace")
     if "{" not in text:
         raise ValueError("there is no { before the points")
     return np.array(text.partition("{")[2].partition("}")[0].split(), np.float64).reshape(-1, 2) - 1
@@ -115,10 +118,6 @@ def _read_mat(path: Path) -> np.ndarray:
     raise ValueError(f"there is none of {', '.join(_MAT_KEYS)} with 68 points")
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
-
-
 def _read_text(path: Path) -> np.ndarray:
-    lines = path.read_text(encoding="utf-8", errors="replace").replace(",", " ").splitlines()
+    lines = read_file(path, _MAX_BYTES).decode(errors="replace").replace(",", " ").splitlines()
     return np.array([line.split() for line in lines if line.strip()], np.float64)

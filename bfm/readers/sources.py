@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import scipy.io
 
+from bfm.npy_file import read_npy
+
 # kind -> (variables that a .mat file of the kind has, all of them; what it is, for people); first match counts
 MAT_KINDS = {
     "face3d": (("model",), "face3d BFM.mat"),
@@ -181,11 +183,11 @@ def _hdf5_source(path: Path) -> Source:
 
 
 def _npy(path: Path) -> np.ndarray:
-    """A .npy file without pickled objects."""
+    """The numbers of a .npy file."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(damage(path, error)) from error
+        return read_npy(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _is_guo_binary(head: bytes, size: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bfm.morphable_model import MorphableModel
+from bfm.npy_file import read_npy
 from model.evaluation.annotations import AnnotatedFace, FaceAnnotations, nearest_landmarks
 
 BENCHMARK_ARRAYS = {"original": "AFLW2000-3D.pts68.npy", "reannotated": "AFLW2000-3D-Reannotated.pts68.npy"}
@@ -103,9 +104,6 @@ def _load(path: Path) -> np.ndarray:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; give a .npy array")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy array of numbers, but cannot be read as one") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path} must hold one array of real numbers")
-    return array
+        return read_npy(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

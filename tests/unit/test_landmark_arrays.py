@@ -29,8 +29,8 @@ def test_both_layouts_and_both_bases(tmp_path, depth, points_last, index_base):
     (np.zeros((3, 68, 2)), "a row for each of the 4 photos, sorted by name, got 3"),
     (np.where(np.arange(4)[:, None, None] == 2, np.nan, POINTS), "NaN or infinity in row 2"),
     (np.array(["a"]), "one array of real numbers"),
-    (np.array([{}], object), "must be a .npy array of numbers, but cannot be read as one$"),
-    (None, "must be a .npy array of numbers, but cannot be read as one$"),
+    (np.array([{}], object), "must be a whole .npy file without objects, and is none; get"),
+    (None, "must be a whole .npy file without objects, and is none; get"),
 ])
 def test_what_is_no_array_of_landmarks(tmp_path, array, message):
     path = tmp_path / "a.npy"

@@ -313,7 +313,7 @@ def matrix_npy(path):
     (not_mat, "no part of a face model that is known here: it starts with '<!DOCTYPE html>"),
     (v73, r"Matlab v7.3 file, and v7 or older is expected; in Matlab .* save\(..., '-v7'\)"),
     (other_hdf5, "must hold shape/model/mean as BFM 2017 or 2019 .h5 does, and holds weights"),
-    (pickled, "damaged or cut short .*allow_pickle=False"),
+    (pickled, "must be a whole .npy file without objects, and is none; get a complete copy"),
     (matrix_npy, r"must hold one list of vertex numbers, got float64 of shape \(2, 3\)"),
     (lambda path: path.write_bytes(b""), "is empty; get a complete copy"),
     (lambda path: savemat(path, weights=np.zeros(3)), "it holds weights; expected one of: face3d BFM.mat"),
