@@ -13,6 +13,7 @@ import scipy.io
 from PIL import Image
 
 from asmgen.workers import run_tasks, share, shared
+from asmgen.writing import writing
 from bfm.morphable_model import MorphableModel
 
 JPEG_QUALITY = 95
@@ -77,10 +78,11 @@ def jpeg_bytes(picture: Image.Image) -> bytes:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that exists only when whole, and its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
 
 
 def mat_bytes(arrays: dict) -> bytes:

@@ -6,9 +6,6 @@ not depend on how many workers there are, on which shards were there before, nor
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -22,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asmgen.asmd import ENCODINGS, face_box
+from asmgen.build_folder import SCRATCH, claimed
 from asmgen.clusters import WorkersLost
 from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
@@ -29,14 +27,10 @@ from asmgen.shard_job import Job, Placer, ShardPlan, fill_slice
 from asmgen.shards import ShardSet, shard_matches, shard_path
 from asmgen.w300lp import SampleEntry, find_samples
 from asmgen.workers import run_tasks, share
+from asmgen.writing import writing
 from bfm.charts import make_chart
 from bfm.morphable_model import MorphableModel
 from bfm.sampling import bilinear_taps
-
-SETTINGS_FILE = "build.json"
-"""Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
-
-_SCRATCH = "scratch-"
 
 
 @dataclass(frozen=True)
@@ -218,59 +212,59 @@ def fill_shards(
     Raises
     ------
     ValueError
-        If `jobs` or `shard_size` is below 1, two sets share a folder, or a folder holds a build with other settings;
-        nothing is changed then. FileExistsError if one holds shards of unknown settings.
-    WorkersLost
-        If a worker process of this machine dies; or if a slice of the photos ends every worker of a cluster that
-        takes it, after the others are done.
+        If `jobs` or `shard_size` is below 1. `asmgen.build_folder.claimed` says what may be wrong with folders; OSError
+        if something cannot be written; WorkersLost if a worker process of this machine dies, or if a slice of the
+        photos ends every worker of a cluster that takes it, after the others are done. What is finished is kept.
     """
     started = time.perf_counter()
     for name, number in (("shard_size", shard_size), ("jobs", jobs)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    _claim(plans)
     slices = [entries[start:start + shard_size] for start in range(0, len(entries), shard_size)]
-    tasks = []
-    for index, part in enumerate(slices):
-        paths = [shard_path(plan.out_dir.absolute(), index, len(slices)) for plan in plans]
-        missing = [
-            None if shard_matches(path, plan.settings | plan.attributes) else path
-            for plan, path in zip(plans, paths)
-        ]
-        if any(missing):
-            tasks.append((part, missing))
-    photos = sum(len(part) for part, _ in tasks)
-    kept = len(entries) - photos
-    with (
-        # a network file system keeps what a worker still has open; the next run removes it
-        tempfile.TemporaryDirectory(
-            prefix=_SCRATCH, dir=plans[0].out_dir.absolute(), ignore_cleanup_errors=True
-        ) as scratch,
-        progress(total=len(entries), initial=kept, unit="photo", desc=plans[0].out_dir.name) as bar,
-    ):
-        if tasks:
-            job = share(Job(placer, constants, plans), Path(scratch, "job"))
-            ticks = Path(scratch, "ticks")
-            ticks.touch()
-            try:
-                run_tasks(
-                    fill_slice, [(job, ticks, part, paths) for part, paths in tasks], jobs,
-                    # a slice that is done again, after its worker died, ticks again
-                    watch=lambda: bar.update(kept + min(photos, ticks.stat().st_size) - bar.n),
-                )
-            except WorkersLost as error:
-                if not error.tasks:
-                    raise
-                parts = [tasks[number][0] for number in error.tasks]
-                named = ", ".join(f"{part[0].source} to {part[-1].source}" for part in parts)
-                raise WorkersLost(f"the photos {named}: {error}; the other shards are written") from error
-    for plan in plans:  # of workers that died
-        _remove_partial(plan.out_dir)
+    with claimed(plans):
+        tasks = []
+        for index, part in enumerate(slices):
+            paths = [shard_path(plan.out_dir.absolute(), index, len(slices)) for plan in plans]
+            missing = [
+                None if shard_matches(path, plan.settings | plan.attributes) else path
+                for plan, path in zip(plans, paths)
+            ]
+            if any(missing):
+                tasks.append((part, missing))
+        photos = sum(len(part) for part, _ in tasks)
+        with progress(
+            total=len(entries), initial=len(entries) - photos, unit="photo", desc=plans[0].out_dir.name
+        ) as bar:
+            if tasks:
+                _fill(Job(placer, constants, plans), tasks, jobs, bar)
     seconds = time.perf_counter() - started
     return [
         _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
         for number, plan in enumerate(plans)
     ]
+
+
+def _fill(job: Job, tasks: list[tuple[list[SampleEntry], list[Path | None]]], jobs: int, bar: tqdm) -> None:
+    """Give slices of the photos, and where their shards go, to workers."""
+    folder, before, photos = job.plans[0].out_dir.absolute(), bar.n, sum(len(part) for part, _ in tasks)
+    with writing(folder):
+        scratch = tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True)
+    with scratch:
+        shared_job, ticks = share(job, Path(scratch.name, "job")), Path(scratch.name, "ticks")
+        with writing(ticks):
+            ticks.touch()
+        try:
+            run_tasks(
+                fill_slice, [(shared_job, ticks, *task) for task in tasks], jobs,
+                # a slice that is done again, after its worker died, ticks again
+                watch=lambda: bar.update(before + min(photos, ticks.stat().st_size) - bar.n),
+            )
+        except WorkersLost as error:
+            if not error.tasks:
+                raise
+            parts = [tasks[number][0] for number in error.tasks]
+            named = ", ".join(f"{part[0].source} to {part[-1].source}" for part in parts)
+            raise WorkersLost(f"the photos {named}: {error}; the other shards are written") from error
 
 
 def select(entries: list[SampleEntry], count: int | None, seed: int) -> list[SampleEntry]:
@@ -298,49 +292,6 @@ def _file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _claim(plans: Sequence[ShardPlan]) -> None:
-    """Check that each folder is free for its set or holds the same one, then write settings and remove leftovers."""
-    if len({plan.out_dir.resolve() for plan in plans}) < len(plans):
-        raise ValueError(f"every set needs a folder of its own, got {plans[0].out_dir} for two")
-    for plan in plans:
-        _check_settings(plan.out_dir, plan.settings)
-    for plan in plans:
-        plan.out_dir.mkdir(parents=True, exist_ok=True)
-        for left in plan.out_dir.glob(f"{_SCRATCH}*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        _remove_partial(plan.out_dir)
-        path = plan.out_dir / SETTINGS_FILE
-        if not path.exists():
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(json.dumps(plan.settings, indent=2) + "\n")
-            os.replace(partial, path)
-
-
-def _remove_partial(folder: Path) -> None:
-    """Remove files that were being written when their writer died."""
-    for left in folder.glob("*.partial"):
-        left.unlink(missing_ok=True)
-
-
-def _check_settings(out_dir: Path, settings: dict) -> None:
-    """Raise if a folder holds a build with other settings, or with none."""
-    path = out_dir / SETTINGS_FILE
-    if not path.exists():
-        if any(out_dir.glob("*.h5")):
-            raise FileExistsError(f"{out_dir} holds shards but no {SETTINGS_FILE}; build into an empty folder")
-        return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} must be a JSON file of settings ({error}); build into an empty folder") from error
-    for key in sorted(settings.keys() | found.keys()):
-        if settings.get(key) != found.get(key):
-            raise ValueError(
-                f"{out_dir} holds a build with {key} {found.get(key)!r}, and this one has {settings.get(key)!r}; "
-                "use the same settings to continue it, or build into an empty folder"
-            )
 
 
 def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:

@@ -15,6 +15,7 @@ from asmgen.rejection import SampleError
 from asmgen.shards import ShardWriter
 from asmgen.w300lp import SampleEntry
 from asmgen.workers import shared
+from asmgen.writing import writing
 
 BATCH = 128
 """Photos that are placed, and whose maps are made, by one matrix product, if memory allows."""
@@ -48,9 +49,9 @@ class ShardPlan:
     Attributes
     ----------
     out_dir : Path
-        Folder for the shards and `asmgen.pipeline.SETTINGS_FILE`; made if it is not there.
+        Folder for the shards and `asmgen.build_folder.SETTINGS_FILE`; made if it is not there.
     settings : dict
-        Name to number or text: what decides the bytes. In `asmgen.pipeline.SETTINGS_FILE`, and in every shard.
+        Name to number or text: what decides the bytes. In `asmgen.build_folder.SETTINGS_FILE`, and in every shard.
     attributes : dict
         What else a reader must know.
     maker : SampleMaker
@@ -107,5 +108,6 @@ def fill_slice(job: str, ticks_path: Path, entries: list[SampleEntry], paths: li
             if faces:
                 for maker, writer in outputs:
                     maker.fill(writer, faces)
-            ticks.write(b"." * len(placed))
+            with writing(ticks_path):
+                ticks.write(b"." * len(placed))
             entries = entries[len(placed):]

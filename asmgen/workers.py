@@ -18,6 +18,7 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
 from asmgen.clusters import WATCH_EVERY, WorkersLost, on_cluster, run_on_cluster
+from asmgen.writing import writing
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM",
@@ -136,7 +137,8 @@ def _end_with(parent: int) -> None:
 
 def share(value: object, path: Path) -> str:
     """Write a value for the workers, and return the name that `shared` takes."""
-    joblib.dump(value, path)
+    with writing(path):
+        joblib.dump(value, path)
     return str(path)
 
 
