@@ -6,13 +6,16 @@ a ray come from inside: through the opening, or from where the lips pass through
 are also tested against the texels of the other, and all triangles against the few texels of the mouth that have another
 texel clearly before them.
 
-Triangles and texels are put into square cells of the view, and a texel is tested against the triangles of its cell that
-reach nearer than it. Dimension key: V vertices, F triangles, N texels or points; x right, y down and depth in pixels,
-larger nearer.
+Triangles and texels are put into square cells of the view. Cells tell most of them apart at once: triangles that reach
+no nearer than the deepest texel about them, and texels that no triangle about them is nearer than. Of the others, each
+texel is tested against the triangles whose boxes it lies in.
+
+Dimension key: V vertices, F triangles, N texels or points; x right, y down and depth in pixels, larger nearer.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from bfm.charts import Chart
@@ -72,7 +75,7 @@ class Occlusion:
         some : np.ndarray
             (M,) which texels are asked for: those turned to the camera.
         cell : float
-            Side of a cell, pixels; about twice the spacing of the texels is fast.
+            Pixels, about twice the spacing of the texels.
 
         Returns
         -------
@@ -80,34 +83,38 @@ class Occlusion:
             (N,) bool, False for all others.
         """
         hidden, upper = np.zeros(texels.shape[1], bool), self._upper[some]
-
-        def behind(corners, asked):
-            return asked[hidden_points(texels.take(asked, axis=1), points.take(corners, axis=1), cell)]
-
         through = _deep(texels, some[self._mouth[some]], cell)
         for corners, asked in (
-            (self._corners[:, away], some), (self._upper_lip, some[~upper]), (self._lower_lip, some[upper]),
-            (self._about(points, texels[:, through]), through),
+            (self._corners.take(np.flatnonzero(away), axis=1), some),
+            (self._upper_lip, some[~upper]), (self._lower_lip, some[upper]),
+            (self._about(points, texels.take(through, axis=1)), through),
         ):
-            hidden[behind(corners, asked)] = True
+            behind = hidden_points(texels.take(asked, axis=1), points.take(corners, axis=1), cell / 2)
+            hidden[asked[behind]] = True
         return hidden
 
     def _about(self, points, places):
-        """(3, ...) corners of the triangles whose boxes in the view meet that of some places."""
-        corners = self._corners
-        for values, among in zip(points[:2], places) if places.size else ():
-            sides = values.take(corners)
-            corners = corners[:, (sides.min(axis=0) <= among.max()) & (sides.max(axis=0) >= among.min())]
-        return corners
+        """(3, ...) corners of the triangles that lie over the box of some places in the view, and reach nearer."""
+        if not places.size:
+            return self._corners[:, :0]
+        beyond = (points[2] <= places[2].min()).astype(np.uint8)  # a bit for each side of the box
+        for values, among in zip(points[:2], places):
+            for outside in (values < among.min(), values > among.max()):
+                beyond = 2 * beyond + outside
+        a, b, c = (beyond.take(corner) for corner in self._corners)
+        return self._corners.take(np.flatnonzero(a & b & c == 0), axis=1)  # no side that all corners lie beyond
 
 
 def _deep(texels, asked, cell):
     """Which of the texels asked for lie more than a cell deeper than another texel in their cell."""
-    x, y, depth = texels
-    column, row = ((values - values.min()) / cell for values in (x, y))
-    place = row.astype(np.intp) * (int(column.max()) + 1) + column.astype(np.intp)
+    column, row = (((values - values.min()) / cell).astype(np.int32) for values in texels[:2])
+    about = np.arange(len(column))
+    for values in (column, row) if len(asked) else ():
+        among, values = values[asked], values[about]
+        about = about[(values >= among.min()) & (values <= among.max())]
+    place, depth = row.astype(np.intp) * (column.max() + 1) + column, texels[2]
     nearest = np.full(place.max() + 1, -np.inf, np.float32)
-    np.maximum.at(nearest, place, depth)
+    np.maximum.at(nearest, place[about], depth[about])
     return asked[nearest[place[asked]] > depth[asked] + cell]
 
 
@@ -121,7 +128,7 @@ def hidden_points(points: np.ndarray, corners: np.ndarray, cell: float) -> np.nd
     corners : np.ndarray
         (3, 3, F) x, y and depth of the corners of each triangle, corner by corner: ``corners[axis, corner]``.
     cell : float
-        Side of a cell, pixels; about twice the spacing of the points is fast.
+        Side of a cell, pixels; about the spacing of the points is fast.
 
     Returns
     -------
@@ -132,36 +139,67 @@ def hidden_points(points: np.ndarray, corners: np.ndarray, cell: float) -> np.nd
     if not corners.size or not points.size:
         return hidden
     low, high = corners.min(axis=1), corners.max(axis=1)
-    left, top = low[0].min(), low[1].min()
-    columns, rows = int((high[0].max() - left) / cell) + 1, int((high[1].max() - top) / cell) + 1
-    first_column, last_column = (((side[0] - left) / cell).astype(np.intp) for side in (low, high))
-    first_row, last_row = (((side[1] - top) / cell).astype(np.intp) for side in (low, high))
-    width = last_column - first_column + 1
-    triangle, step = spread(width * (last_row - first_row + 1))
-    down, along = np.divmod(step, width[triangle])
-    place = (first_row[triangle] + down) * columns + first_column[triangle] + along
-    nearest = np.full(rows * columns, -np.inf, np.float32)
-    np.maximum.at(nearest, place, high[2].take(triangle))
-
-    column, row = (points[0] - left) / cell, (points[1] - top) / cell
-    within = np.flatnonzero((column >= 0) & (column < columns) & (row >= 0) & (row < rows))
-    cells = row[within].astype(np.intp) * columns + column[within].astype(np.intp)
-    below = np.flatnonzero(nearest[cells] > points[2, within] + CLEAR)
-    doubtful, cells = within[below], cells[below]
-
-    wanted = np.zeros(rows * columns, bool)
-    wanted[cells] = True
-    listed = np.flatnonzero(wanted[place])
-    listed = listed[np.argsort(place[listed], kind="stable")]
-    count = np.bincount(place[listed], minlength=rows * columns)
-    start = np.cumsum(count) - count
-    point, step = spread(count[cells])
-    triangle = triangle[listed[start[cells][point] + step]]
-    point = doubtful[point]
-    near = np.flatnonzero(high[2][triangle] > points[2][point] + CLEAR)
-    point, triangle = point[near], triangle[near]
-    hidden[point[_before(points.take(point, axis=1), corners.take(triangle, axis=2))]] = True
+    asked = _within(points, low.min(axis=1), high.max(axis=1))
+    if not len(asked):
+        return hidden
+    points = points.take(asked, axis=1)
+    point, triangle = _in_boxes(points, low, high, cell)
+    behind = _before(points.take(point, axis=1), corners.take(triangle, axis=2))
+    hidden[asked[point[behind]]] = True
     return hidden
+
+
+def _within(points, low, high):
+    """Which of (3, N) points lie between two corners of the view, and deeper than the second."""
+    (x, y), depth = points[:2], points[2] + CLEAR
+    return np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (depth < high[2]))
+
+
+def _in_boxes(points, low, high, cell):
+    """All pairs of a point and a triangle whose box, (3, F) low to high, it lies in or behind."""
+    depth, origin = points[2] + CLEAR, points[:2].min(axis=1)[:, None]
+
+    def cells(places):
+        return ((places - origin) / cell).astype(np.intp)
+
+    column, row = cells(points[:2])
+    rows, columns = row.max() + 1, column.max() + 1
+    first, last = np.maximum(cells(low[:2]), 0), np.minimum(cells(high[:2]), [[columns - 1], [rows - 1]])
+    width, height = last - first + 1  # of boxes, in cells of the points; below 1 if they lie outside
+    place, start = row * columns + column, first[1] * columns + first[0]
+
+    # the depth to pass in any cell of a box, and the nearest that any box over a cell reaches, are bounded for boxes of
+    # the greatest width and height
+    most = max(1, int(width.max())), max(1, int(height.max()))
+    window = np.ones(most[::-1], np.uint8)
+    deepest = np.full((rows, columns), np.inf, depth.dtype)
+    np.minimum.at(deepest.ravel(), place, depth)
+    deepest = cv2.erode(deepest, window, anchor=(0, 0))
+    triangles = np.flatnonzero(
+        (high[2] > deepest.ravel().take(start, mode="clip")) & (width > 0) & (height > 0)
+    )
+    start, width, height = start[triangles], width[triangles], height[triangles]
+    nearest = np.full((rows, columns), -np.inf, depth.dtype)
+    np.maximum.at(nearest.ravel(), start, high[2, triangles])
+    nearest = cv2.dilate(nearest, window, anchor=(most[0] - 1, most[1] - 1))
+    doubtful = np.flatnonzero(nearest.ravel().take(place) > depth)
+    doubtful = doubtful[np.argsort(place[doubtful])]
+
+    # the points below a row of cells of a box stand in a row too
+    ends = np.concatenate([[0], np.bincount(place[doubtful], minlength=rows * columns).cumsum()])
+    box, step = spread(height)
+    left = start[box] + step * columns
+    begin = ends[left]
+    count = ends[left + width[box]] - begin
+    some = np.flatnonzero(count)
+    run, step = spread(count[some])
+    point, triangle = doubtful[begin[some][run] + step], triangles[box[some][run]]
+    near = np.flatnonzero(high[2].take(triangle) > depth.take(point))
+    for axis in (0, 1):
+        point, triangle = point[near], triangle[near]
+        place = points[axis].take(point)
+        near = np.flatnonzero((low[axis].take(triangle) <= place) & (place <= high[axis].take(triangle)))
+    return point[near], triangle[near]
 
 
 def _before(points, corners):
