@@ -126,7 +126,7 @@ def _any_photo(data: bytes, name: str) -> np.ndarray:
         ) from error
     except _DAMAGED as error:
         raise SampleError(
-            "unreadable image", f"{name} is damaged or cut short ({error}); replace or remove it"
+            "unreadable image", f"{name} cannot be decoded ({error}); replace or remove it"
         ) from error
 
 
@@ -135,5 +135,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I" and image.format == "PNG":
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"a channel must have 8 or 16 bits, got {image.mode}")
+        raise ValueError(f"channels must have 8 or 16 bits, got 32 (mode {image.mode})")
     return image

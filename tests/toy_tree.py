@@ -64,6 +64,17 @@ def labels(index: int, landmarks: np.ndarray) -> dict:
     return {"pt3d_68": np.concatenate([landmarks.T + 1, np.zeros((1, 68))]).astype(np.float32) + shift}
 
 
+def annotation(index: int, face: dict, landmarks: np.ndarray) -> dict:
+    """What the parameter file of a photo holds."""
+    return {
+        "Shape_Para": (face["id_coeffs"].astype(np.float64) * MODEL.id_stddev)[:, None],
+        "Exp_Para": (face["exp_coeffs"].astype(np.float64) * MODEL.exp_stddev)[:, None],
+        "Tex_Para": (face["albedo_coeffs"].astype(np.float64) * MODEL.albedo_stddev)[:, None],
+        "Pose_Para": pose_para_from_placement(face["pose"], face["position"], PHOTO), "Face_Model": "toy",
+        **labels(index, landmarks),
+    }
+
+
 def write_tree(root: Path, sets: dict) -> dict:
     """Write sets of photos in the layout of 300W-LP; return the truth of the good ones by source."""
     faces, index = {}, 0
@@ -72,13 +83,7 @@ def write_tree(root: Path, sets: dict) -> dict:
         for number in range(count):
             source, face = f"{name}/{name}_{number}_0", truth(index)
             picture, landmarks = draw(face)
-            arrays = {
-                "Shape_Para": (face["id_coeffs"].astype(np.float64) * MODEL.id_stddev)[:, None],
-                "Exp_Para": (face["exp_coeffs"].astype(np.float64) * MODEL.exp_stddev)[:, None],
-                "Tex_Para": (face["albedo_coeffs"].astype(np.float64) * MODEL.albedo_stddev)[:, None],
-                "Pose_Para": pose_para_from_placement(face["pose"], face["position"], PHOTO), "Face_Model": "toy",
-                **labels(index, landmarks),
-            }
+            arrays = annotation(index, face, landmarks)
             Image.fromarray(picture).save(root / f"{source}.jpg", quality=98, subsampling=0)
             image = (root / f"{source}.jpg").read_bytes()
             if source in BAD:

@@ -67,7 +67,7 @@ def test_damaged_jpegs_get_the_sentence_of_pillow_or_its_pixels(tmp_path):
             by_pillow(path)
         detail = "a.jpg must be a picture (JPEG, PNG, BMP, GIF, WEBP, TIFF), and is none; replace or remove it"
         if not isinstance(pillows.value, UnidentifiedImageError):
-            detail = f"a.jpg is damaged or cut short ({pillows.value}); replace or remove it"
+            detail = f"a.jpg cannot be decoded ({pillows.value}); replace or remove it"
         assert (raised.value.kind, raised.value.detail) == ("unreadable image", detail)
     rng = np.random.default_rng(0)
     for _ in range(200):
