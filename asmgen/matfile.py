@@ -18,14 +18,16 @@ from asmgen.source_files import read_file
 MAX_BYTES = 1 << 24
 """Of a file, of all its arrays decompressed, and of an array returned; an annotation has a few thousand."""
 
-_MATRIX, _COMPRESSED = 14, 15
+_FLAGS, _DIMS, _MATRIX, _COMPRESSED = 6, 5, 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1",
            17: "u2"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_CLASSES = {number: np.dtype(name) for number, name in _CLASSES.items()}
+_DTYPES = {(order, number): np.dtype(order + name) for order in "<>" for number, name in _STORED.items()}
 _TEXT_CLASS = 4
 _COMPLEX_FLAG = 0x0800
-_MAX_AXES = 32  # each takes four bytes of a file, and a hundred of memory
 _TAGS = {order: struct.Struct(f"{order}II") for order in "<>"}
+_HEADS = {order: struct.Struct(f"{order}6I") for order in "<>"}  # of an array, up to its shape
 
 
 def read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
@@ -86,7 +88,7 @@ def _decompressed(content: bytes, most: int) -> bytes:
 def _element(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
     """Type, content and end of the element at an offset."""
     kind, size = _TAGS[order].unpack_from(data, offset)
-    if kind >> 16:  # up to four bytes, packed into the tag
+    if kind > 0xFFFF:  # up to four bytes, packed into the tag
         kind, size, start, end = kind & 0xFFFF, kind >> 16, offset + 4, offset + 8
         if size > 4:
             raise ValueError(f"a packed element of {size} bytes")
@@ -100,13 +102,13 @@ def _element(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
 
 def _array(content: bytes, order: str, keys: tuple[str, ...]) -> tuple[str, np.ndarray | str | None]:
     """Name and value of an array; the value is None where it is not wanted or not plain."""
-    _, flags, offset = _element(content, 0, order)
-    _, dims, offset = _element(content, offset, order)
-    _, name, offset = _element(content, offset, order)
+    flags_type, flags_size, flags, _, dims_type, dims_size = _HEADS[order].unpack_from(content)
+    if (flags_type, flags_size, dims_type) != (_FLAGS, 8, _DIMS):
+        raise ValueError(f"an array was expected, got one that begins with types {flags_type} and {dims_type}")
+    _, name, offset = _element(content, 24 + dims_size + -dims_size % 8, order)
     name = name.decode("latin-1")
-    (flags,) = struct.unpack_from(f"{order}I", flags)
     array_class = flags & 0xFF
-    if name not in keys or flags & _COMPLEX_FLAG or array_class not in (_TEXT_CLASS, *_CLASSES):
+    if name not in keys or flags & _COMPLEX_FLAG or not (array_class == _TEXT_CLASS or array_class in _CLASSES):
         return name, None
     stored, values, _ = _element(content, offset, order)
     if stored not in _STORED:
@@ -114,15 +116,11 @@ def _array(content: bytes, order: str, keys: tuple[str, ...]) -> tuple[str, np.n
     if array_class == _TEXT_CLASS:
         encoding = {4: "utf-16", 16: "utf-8", 17: "utf-16"}.get(stored, "latin-1")
         return name, values.decode(encoding + {"<": "-le", ">": "-be"}[order] if encoding == "utf-16" else encoding)
-    if len(dims) > 4 * _MAX_AXES:
-        raise ValueError(f"{name} has {len(dims) // 4} axes")
-    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
-    values = np.frombuffer(values, order + _STORED[stored])
+    shape = struct.unpack_from(f"{order}{dims_size // 4}i", content, 24)
+    values = np.frombuffer(values, _DTYPES[order, stored])
     if min(shape, default=0) < 0:
         raise ValueError(f"{name} has shape {shape}")
     if values.dtype != _CLASSES[array_class]:  # stored in fewer bytes, or swapped
-        if values.size * np.dtype(_CLASSES[array_class]).itemsize > MAX_BYTES:
-            raise ValueError(f"{name} has more than {MAX_BYTES} bytes")
         with np.errstate(all="ignore"):
             values = values.astype(_CLASSES[array_class])
     return name, values.reshape(shape, order="F")
