@@ -37,6 +37,7 @@ MAX_LANDMARK_MISMATCH = 0.2
 """Of the landmark box: median distance between the projected model and the labels of the inner landmarks. The
 labels of the real files differ by up to 0.05; a photo resized after it was annotated differs by more."""
 
+_ANEW = "get the annotation anew"
 _PARAMETER_KEYS = ("Shape_Para", "Exp_Para", "Pose_Para", "Tex_Para", "Face_Model", "Light_SH", "pt3d_68", "pt2d")
 _LANDMARK_KEYS = ("pts_3d", "pts_2d")
 
@@ -252,13 +253,16 @@ def read_unchecked(entry: SampleEntry, model: MorphableModel | None) -> FaceSamp
     points = _read_mat(entry.landmarks_path, _LANDMARK_KEYS) if entry.landmarks_path else {}
     if not parameters and not points:
         raise SampleError(
-            "no annotation", f"{entry.image_path.name} has neither {entry.name}.mat nor {entry.name}_pts.mat"
+            "no annotation",
+            f"{entry.image_path.name} has neither {entry.name}.mat nor {entry.name}_pts.mat; "
+            "put one beside it",
         )
     landmarks, kind = _read_landmarks(parameters, points, (width, height))
     if model is None:
         if landmarks is None:
             raise SampleError(
-                "no landmarks", f"{entry.name} holds none of pts_3d, pt3d_68, pt2d or pts_2d with 68 points"
+                "no landmarks",
+                f"{entry.name} holds none of pts_3d, pt3d_68, pt2d or pts_2d with 68 points; give it one of them",
             )
         return FaceSample(entry, image, landmarks, kind)
     if not parameters:
@@ -337,16 +341,16 @@ def _read_mat(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray | str]:
 def _numbers(arrays: dict[str, np.ndarray | str], key: str, count: int) -> np.ndarray:
     """The `count` finite numbers under a key, flat float64."""
     if key not in arrays:
-        raise SampleError("missing key", f"the annotation lacks {key}")
+        raise SampleError("missing key", f"the annotation lacks {key}; {_ANEW}")
     array = arrays[key]
     if not (isinstance(array, np.ndarray) and array.dtype.kind in "fiu"):
-        raise SampleError("damaged annotation", f"{key} must hold real numbers")
+        raise SampleError("damaged annotation", f"{key} must hold real numbers, and holds something else; {_ANEW}")
     if array.size != count:
-        raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}")
+        raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}; {_ANEW}")
     with np.errstate(invalid="ignore"):
         values = array.astype(np.float64).ravel()
     if not (np.abs(values) < MAX_NUMBER).all():  # NaN too
-        raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size")
+        raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size; {_ANEW}")
     return values
 
 
@@ -364,17 +368,18 @@ def _read_landmarks(
             continue
         wanted = {"pt3d_68": (3, 68), "pt2d": (2, 68)}.get(key, (68, 2))
         if shape != wanted:
-            raise SampleError("wrong shape", f"{key} must have shape {wanted}, got {shape}")
+            raise SampleError("wrong shape", f"{key} must have shape {wanted}, got {shape}; {_ANEW}")
         values = _numbers(arrays, key, wanted[0] * wanted[1]).reshape(wanted)
         landmarks = (values if wanted == (68, 2) else values[:2].T) - 1
         inside = ((landmarks >= -0.5) & (landmarks < np.array(size) - 0.5)).all(axis=1).sum()
         if inside < 34:
             raise SampleError(
                 "landmarks outside the image",
-                f"{68 - inside} of the 68 points of {key} lie outside the {size[0]}x{size[1]} photo",
+                f"{68 - inside} of the 68 points of {key} lie outside the {size[0]}x{size[1]} photo; "
+                "give the photo that was annotated",
             )
         if np.ptp(landmarks, axis=0).min() < 1:
-            raise SampleError("damaged annotation", f"the 68 points of {key} coincide")
+            raise SampleError("damaged annotation", f"the 68 points of {key} coincide; {_ANEW}")
         return landmarks.astype(np.float32), kind
     return None, None
 
@@ -383,7 +388,7 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
     """The `FaceSample` fields that a parameter file gives for a model."""
     space = parameters.get("Face_Model", BFM_COEFFICIENTS)
     if not isinstance(space, str):
-        raise SampleError("damaged annotation", f"Face_Model must be text, got numbers of shape {space.shape}")
+        raise SampleError("damaged annotation", f"Face_Model must be text, got shape {space.shape}; {_ANEW}")
     if space != model.coefficients:
         raise SampleError(
             "foreign coefficients",
@@ -398,7 +403,10 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
         fields[field] = (_numbers(parameters, key, len(stddev)) / stddev).astype(np.float32)
         largest = np.abs(fields[field]).max()
         if largest > MAX_COEFFICIENT:
-            raise SampleError("damaged annotation", f"{key} reaches {largest:.0f} standard deviations")
+            raise SampleError(
+                "damaged annotation",
+                f"{key} reaches {largest:.0f} standard deviations, at most {MAX_COEFFICIENT:.0f} are sensible; {_ANEW}",
+            )
     if model.has_albedo and np.size(parameters.get("Tex_Para", ())) == len(model.albedo_stddev):
         raw = _numbers(parameters, "Tex_Para", len(model.albedo_stddev))
         fields["albedo_coeffs"] = (raw / model.albedo_stddev).astype(np.float32)
@@ -414,7 +422,8 @@ def _placement(parameters: dict[str, np.ndarray | str], height: int) -> tuple[np
     if np.abs(pose).max() > 2 * np.pi or position[2] <= 0:
         raise SampleError(
             "damaged annotation",
-            f"Pose_Para must hold angles in radians and a positive scale, got {pose.round(2)} and {pose_para[6]:g}",
+            f"Pose_Para must hold angles in radians and a positive scale, got {pose.round(2)} and {pose_para[6]:g}; "
+            f"{_ANEW}",
         )
     return pose.astype(np.float32), position.astype(np.float32)
 
@@ -440,7 +449,8 @@ def check_placement(sample: FaceSample, projected: np.ndarray) -> None:
     if box < 1 or (centre < 0).any() or (centre >= size).any():
         raise SampleError(
             "face outside the image",
-            f"Pose_Para puts a face of {box:.0f} px at {centre.round().tolist()} in a {size[0]}x{size[1]} photo",
+            f"Pose_Para puts a face of {box:.0f} px at {centre.round().tolist()} in a {size[0]}x{size[1]} photo; "
+            "give the photo that was annotated",
         )
     if sample.landmarks is None:
         return
@@ -449,5 +459,5 @@ def check_placement(sample: FaceSample, projected: np.ndarray) -> None:
         raise SampleError(
             "image size mismatch",
             f"parameters and landmarks are {mismatch:.0f} px apart in the {size[0]}x{size[1]} photo; "
-            "it may have been resized or cropped after it was annotated",
+            "give it as it was annotated, not resized or cropped since",
         )
