@@ -66,17 +66,19 @@ class FaceSurface:
     def __init__(self, model: MorphableModel, chart: Chart):
         self.texels = np.flatnonzero(surface_texels(model, chart))
         self.spacing = _spacing(model, chart)
-        self._to_texels = chart.to_texels
+        self._to_texels = _short(chart.to_texels)
         self._corners = np.ascontiguousarray(model.triangles.T, np.intp)
         count = len(model.triangles)
-        self._about_vertex = sparse.csr_array(
+        self._about_vertex = _short(sparse.csr_array(
             (np.ones(3 * count, np.float32), (self._corners.ravel(), np.tile(np.arange(count), 3))),
             (len(model.mean_shape), count),
-        )
+        ))
 
     def place(self, vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> PlacedSurface:
         """Return where a face lies: (V, 3) vertices in mm, (3,) pose and position (`bfm.pose`)."""
-        points = np.ascontiguousarray(project(vertices, pose, position).T, np.float32)
+        # projection is affine: that of four points, exactly, tells all of it, and planes need no reordering
+        origin, *axes = project(np.eye(4, 3, -1), np.float64(pose), np.float64(position))
+        points = (axes - origin).T.astype(np.float32) @ vertices.T + origin[:, None].astype(np.float32)
         normals, away = self._normals(points)
         at_texels = np.stack([self._to_texels @ values for values in (*points, *normals)])
         return PlacedSurface(points, away, at_texels[:3], _unit_(at_texels[3:]))
@@ -92,6 +94,12 @@ class FaceSurface:
             c -= a
         normals = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
         return _unit_(np.stack([self._about_vertex @ values for values in normals])), normals[2] <= 0
+
+
+def _short(matrix):
+    """A sparse matrix with indices of 32 bits: a third less to read in a product."""
+    indices, starts = (numbers.astype(np.int32) for numbers in (matrix.indices, matrix.indptr))
+    return sparse.csr_array((matrix.data, indices, starts), matrix.shape)
 
 
 def _unit_(vectors):

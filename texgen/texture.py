@@ -47,13 +47,14 @@ class Texture:
     Attributes
     ----------
     colours : np.ndarray
-        (S, S, 3) float32, the photo's RGB in [0, 1] at every texel of the surface, seen or not; 0 outside.
+        (S, S, 3) float32, the photo's RGB in [0, 1] at the texels that are turned to the camera (by `FACING`), hidden
+        or not; 0 elsewhere.
     visible : np.ndarray
         (S, S) bool: the texels whose colour is the face's own.
     normals : np.ndarray
         (S, S, 3) float32 unit normals in camera axes (y up); 0 outside the chart.
     shading : np.ndarray
-        (S, S) float32 ``sh_basis(normals) @ light``; 0 outside the chart.
+        (S, S) float32 ``sh_basis(normals) @ light`` at the texels that are turned to the camera; 0 elsewhere.
     mirrored : np.ndarray
         (S * S,) flat index of the texel on the other side of the face.
     """
@@ -110,7 +111,7 @@ class TextureMapper:
         self._mean_shape = model.mean_shape.T.ravel()
         self.surface = FaceSurface(model, chart)
         self.occlusion = Occlusion(model, chart, self.surface.texels)
-        self._in_chart, self._chart_texels = chart.mask.view(np.uint8), np.flatnonzero(chart.mask)
+        self._area = np.count_nonzero(chart.mask)
         height = (chart.to_texels @ model.mean_shape[:, 1])[self.surface.texels]
         brows, eyes = (model.mean_shape[model.landmarks[part], 1] for part in (slice(17, 27), slice(36, 48)))
         self._margin = np.interp(height, (eyes.mean(), brows.max()), (OUTER_MARGIN, FOREHEAD_MARGIN)).astype(np.float32)
@@ -179,7 +180,7 @@ class TextureMapper:
         """
         placed, scale = self.surface.place(vertices, pose, position), float(position[2])
         texels, normals = (values.take(self.surface.texels, axis=1) for values in (placed.places, placed.normals))
-        cell, square = CELL * self.spacing * scale, self._chart.mask.shape
+        cell = CELL * self.spacing * scale
         turned = np.flatnonzero(normals[2] > FACING)
         hidden = self.occlusion.hidden(placed.points, placed.away, texels, turned, cell)
         seen = visible_texels(
@@ -187,33 +188,42 @@ class TextureMapper:
         )
         for places, side in zip(texels, image.shape[1::-1]):
             seen &= (places >= 0) & (places <= side - 1)
-        visible = np.zeros(square, bool)
-        visible.ravel()[self.surface.texels[seen]] = True
-        colours = _look_up(image, placed.places[:2], self._chart_texels, max(1, int(self.spacing * scale)))
-        shading = sh_basis(placed.normals.T) @ np.asarray(light, np.float32)
+        visible = self._map(self.surface.texels, seen)
+        turned = np.flatnonzero(placed.normals[2] > FACING)  # in the mouth gap too
+        colours = _look_up(image, placed.places[:2].take(turned, axis=1), max(1, int(self.spacing * scale)))
+        shading = sh_basis(placed.normals.take(turned, axis=1).T) @ np.asarray(light, np.float32)
         return Texture(
-            cv2.copyTo(colours.reshape(*square, 3), self._in_chart), self._without_islands(visible),
-            np.moveaxis(placed.normals.reshape(3, *square), 0, -1),
-            cv2.copyTo(shading.reshape(square), self._in_chart), self._mirrored,
+            self._map(turned, colours), self._without_islands(visible),
+            np.moveaxis(placed.normals.reshape(3, *self._chart.mask.shape), 0, -1), self._map(turned, shading),
+            self._mirrored,
         )
+
+    def _map(self, texels, values):
+        """(S, S, ...) values at some texels, 0 elsewhere."""
+        made = np.zeros((self._chart.size**2, *values.shape[1:]), values.dtype)
+        made[texels] = values
+        return made.reshape(*self._chart.mask.shape, *values.shape[1:])
 
     def _without_islands(self, visible):
         """The (S, S) visible texels but for small pieces of which most is seen on the other side too."""
-        _, pieces = cv2.connectedComponents(visible.view(np.uint8), connectivity=4)
-        pieces = pieces.ravel()
-        size, seen_twice = np.bincount(pieces), np.bincount(pieces, visible.ravel()[self._mirrored])
-        kept = (size >= ISLAND * np.count_nonzero(self._in_chart)) | (seen_twice < size / 2)
-        return visible & kept[pieces].reshape(visible.shape)
+        count, pieces = cv2.connectedComponents(visible.view(np.uint8), connectivity=4)
+        seen = np.flatnonzero(visible)
+        piece, mirrored = pieces.ravel()[seen], visible.ravel()[self._mirrored[seen]]
+        size, seen_twice = (np.bincount(some, minlength=count) for some in (piece, piece[mirrored]))
+        kept = (size >= ISLAND * self._area) | (seen_twice < size / 2)
+        return self._map(seen, kept[piece])
 
 
-def _look_up(image, places, inside, reduction):
+def _look_up(image, places, reduction):
     """(N, 3) float32 colours in [0, 1] of a photo at (2, N) places, bilinear; reduced by boxes first if above 1.
 
-    Only the part of the photo about the places that are `inside` is looked at.
+    Only the part of the photo about the places is looked at.
     """
-    sides, about = np.array(image.shape[1::-1]), places.take(inside, axis=1)
-    low = np.clip(np.floor(about.min(axis=1)) - reduction, 0, sides - 1).astype(int)
-    high = np.clip(np.ceil(about.max(axis=1)) + reduction, low + 1, sides).astype(int)
+    if not places.size:
+        return np.zeros((0, 3), np.float32)
+    sides = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(places.min(axis=1)) - reduction, 0, sides - 1).astype(int)
+    high = np.clip(np.ceil(places.max(axis=1)) + reduction, low + 1, sides).astype(int)
     image = image[low[1]:high[1], low[0]:high[0]]
     places = places - low[:, None].astype(np.float32)
     if reduction > 1:

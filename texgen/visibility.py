@@ -61,27 +61,23 @@ def visible_texels(
     if np.any(outer_margin) or inner_margin:
         x, y, depth = np.ascontiguousarray(texels.T)  # no copy, if that is how they lie in memory
         x, y = ((values - (values.min() - 2 * cell)) / cell for values in (x, y))  # two empty cells around the face
-        away = cv2.merge([_distance(outline) for outline in _outlines(_relief(x, y, depth), step)])
+        columns, rows = int(x.max()) + 3, int(y.max()) + 3
+        place = y.astype(np.intp) * columns + x.astype(np.intp)
+        nearest = np.full((rows, columns), -np.inf, depth.dtype)
+        np.maximum.at(nearest.ravel(), place, depth)
+        outlines = _outlines(np.where(np.isinf(nearest), np.nan, nearest), step)
+        # from the centres of cells, of which half is covered
+        rooms = [np.float32(cell) * (_distance(outline) - np.float32(0.5)) for outline in outlines]
         kept = np.flatnonzero(shown)
-        outer_margin = np.broadcast_to(outer_margin, len(texels))[kept]
-        places = np.stack([x[kept], y[kept]], 1) - np.float32(0.5)
-        room = cell * (sample_image(away, places) - 0.5)  # from the centres of cells, of which half is covered
-        shown[kept] = (
-            ((room[:, 0] > outer_margin) | (outer_margin == 0)) & ((room[:, 1] > inner_margin) | (inner_margin == 0))
-        )
+        margins = np.broadcast_to(outer_margin, len(texels))[kept], np.broadcast_to(inner_margin, len(kept))
+        # where even the least room of a cell and its neighbours is enough, there is none to be interpolated
+        little = np.zeros(len(kept), bool)
+        for room, margin in zip(rooms, margins):
+            little |= cv2.erode(room, np.ones((3, 3), np.uint8)).take(place[kept]) <= margin
+        kept, margins = kept[little], [margin[little] for margin in margins]
+        room = sample_image(cv2.merge(rooms), np.stack([x[kept], y[kept]], 1) - np.float32(0.5))
+        shown[kept] = np.logical_and(*((left > margin) | (margin == 0) for left, margin in zip(room.T, margins)))
     return shown
-
-
-def _relief(x, y, depth):
-    """Depth of the nearest texel in each cell, of x and y in cells, to a 65536th of their range, the last of several;
-    NaN where there is none."""
-    columns, rows = int(x.max()) + 3, int(y.max()) + 3
-    key = ((depth - depth.min()) * (65535 / max(float(np.ptp(depth)), 1e-6))).astype(np.int64)
-    key <<= 32
-    key |= np.arange(len(depth))
-    nearest = np.full(rows * columns, -1)
-    np.maximum.at(nearest, y.astype(np.intp) * columns + x.astype(np.intp), key)
-    return np.where(nearest < 0, np.nan, depth[np.maximum(nearest, 0) & 0xFFFFFFFF]).reshape(rows, columns)
 
 
 def _outlines(relief, step):
