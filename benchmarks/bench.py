@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from provenance import commit, machine
 
-from model.trainer import json_text
+from model.run_folder import json_text
 
 FOLDER = Path(__file__).parent
 COLUMNS = ("operation", "baseline", "ours", "ratio")

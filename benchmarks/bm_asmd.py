@@ -40,7 +40,7 @@ from asmgen.w300lp import find_samples, read_sample
 from asmgen.workers import run_tasks, share
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
-from model.trainer import json_text
+from model.run_folder import json_text
 
 SIZE = 256
 QUALITY = 82  # of photos, for the 21 kB that those of 300W-LP and AFLW2000-3D have; synthetic ones have 55

@@ -34,7 +34,7 @@ from asmgen.synth import synthesize_300wlp
 from asmgen.workers import run_tasks
 from bfm.open_face import open_face_model
 from bfm.rasterize import rasterize
-from model.trainer import json_text
+from model.run_folder import json_text
 from texgen.build import ftd_plan
 from texgen.ftd import quantize_albedo
 from texgen.selection import ScoreTexels, measure as measure_scores

@@ -30,7 +30,8 @@ from asmgen.shards import ShardWriter, shard_path
 from asmgen.steps import map_steps
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
-from model.data import MAP_FIELDS, FaceDataset, training_loader
+from model.data import MAP_FIELDS, FaceDataset
+from model.loader import training_loader
 from model.train_geometry import default_device
 
 LAYOUTS = {"params": ("params", "none"), "dense": ("dense", "none"), "dense, small": ("dense", "small")}

@@ -35,7 +35,7 @@ from model.photos import PhotoLocator, find_photos
 from model.reconstruct import Reconstructor, reconstruct
 from model.train_geometry import GeometryTask, default_device
 from model.train_texture import TextureTask
-from model.trainer import json_text
+from model.run_folder import json_text
 from model.views import surroundings
 
 PHOTO = 450

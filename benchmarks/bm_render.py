@@ -32,7 +32,7 @@ from bfm.open_face import open_face_model
 from bfm.pose import project, project_homogeneous
 from model.nearest_triangles import nearest_triangles
 from model.render import FaceRenderer
-from model.trainer import json_text
+from model.run_folder import json_text
 
 NUMPY = "bfm.rasterize"
 CAMERAS = {"orthographic": math.inf, "perspective": 1000.0}  # mm

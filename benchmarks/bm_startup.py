@@ -15,7 +15,7 @@ import click
 from provenance import commit, machine
 from timing import Timing, interleaved
 
-from model.trainer import json_text
+from model.run_folder import json_text
 
 FLOOR, BASELINE = "python with click", "python with torch"
 COMMANDS = ("", "build asmd", "build ftd", "train geometry", "train fusion", "evaluate aflw2000", "reconstruct")

@@ -14,7 +14,7 @@ import click
 
 from asmgen.dataset_files import write_whole
 from model.evaluation.report import markdown_table, mean_and_spread
-from model.trainer import json_text
+from model.run_folder import json_text
 
 TABLES = "geometry_table.py, texture_table.py and fusion_table.py"
 

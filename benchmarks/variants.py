@@ -27,7 +27,8 @@ from result_tables import Column, merged, read_report, write_report
 from model.checkpoint import save_checkpoint
 from model.config import RunConfig
 from model.data import split_identities
-from model.trainer import Task, json_text, run_training, save_sheet
+from model.run_folder import json_text, save_sheet
+from model.trainer import Task, run_training
 
 HELD_OUT_SEED = 0
 """Chooses the people held out, whatever the seed of a run."""

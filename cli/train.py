@@ -14,6 +14,9 @@ def train():
     """Train a network from shards.
 
     On several GPUs: torchrun --nproc-per-node 2 -m cli train ...; they share each batch.
+
+    SIGTERM and Ctrl-C finish the step, save it and end with exit code 143 or 130, a second one ends at once; after
+    any end --resume goes on as if there had been none.
     """
 
 
@@ -40,7 +43,8 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
         click.option("--workers", type=click.IntRange(min=0),
                      help="Processes that decode photos.  [default: for a GPU up to 8, on a CPU 0]"),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
-        click.option("--resume", is_flag=True, help="Go on from the checkpoint in RUN."),
+        click.option("--resume", is_flag=True,
+                     help="Go on from the checkpoint in RUN; start where there is none yet."),
     )
 
     def decorate(command: Callable) -> Callable:
@@ -294,10 +298,16 @@ def _training(device: str | None, workers: int | None) -> Iterator[int]:
     import torch
 
     from model.data import default_workers
-    from model.distributed import trains_on_gpu, training_processes
+    from model.distributed import is_first, trains_on_gpu, training_processes
+    from model.stopping import Stopped
 
     with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError), training_processes(device):
-        yield default_workers(trains_on_gpu(device)) if workers is None else workers
+        try:
+            yield default_workers(trains_on_gpu(device)) if workers is None else workers
+        except Stopped as stopped:
+            if is_first():
+                click.echo(str(stopped), err=True)
+            raise click.exceptions.Exit(128 + stopped.number) from stopped  # as of a process that the signal ended
 
 
 def _echo_written(checkpoint: Path):

@@ -8,19 +8,26 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
 
+from asmgen.writing import sync, writing
+
 FORMAT = "dualface checkpoint"
 VERSION = 1
 CHECKPOINT_NAME = "checkpoint.pt"
+FAILURE_NAME = "not_finite.pt"
 
 
 def save_checkpoint(
     run_dir: Path, kind: str, step: int, config: dict, metadata: dict,
-    networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer],
+    networks: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer], *,
+    unlogged: Sequence[dict[str, float]] = (), failure: dict | None = None,
 ) -> Path:
     """Write the checkpoint of a run, replacing the last one only once it is whole.
 
@@ -40,13 +47,18 @@ def save_checkpoint(
         By name.
     optimisers : dict[str, torch.optim.Optimizer]
         By name.
+    unlogged : Sequence[dict[str, float]]
+        Losses of the last steps, which are no part of the log yet.
+    failure : dict | None
+        What went wrong in the step that follows, plain values and tensors; the file is then `FAILURE_NAME`, and the
+        run's own stays.
 
     Returns
     -------
     Path
-        The file.
+        The file. A full disk is the OSError of `writing`.
     """
-    path = Path(run_dir) / CHECKPOINT_NAME
+    path = Path(run_dir) / (FAILURE_NAME if failure else CHECKPOINT_NAME)
     partial = path.with_name(path.name + ".partial")
     state = {
         "format": FORMAT, "version": VERSION, "kind": kind, "step": step,
@@ -57,13 +69,26 @@ def save_checkpoint(
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         },
+        "unlogged": list(unlogged), **({"failure": failure} if failure else {}),
     }
-    with open(partial, "wb") as file:
+    with writing(path), _whole(partial) as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+    sync(path.parent)
     return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written, which goes where that fails; PyTorch hides the system's error behind its own."""
+    try:
+        with open(path, "wb") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        path.unlink(missing_ok=True)
+        raise error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def load_checkpoint(path: Path, *kinds: str) -> dict:

@@ -1,4 +1,4 @@
-"""Shards to raw batches: which samples are read, decoded by workers, and in which order; `model.batches` goes on.
+"""Shards to samples and raw batches: which are read, and in which order; `model.loader` decodes ahead.
 
 The content of a batch depends only on the seed and the step, whatever the workers and wherever the run was
 resumed. Dimension key: B batch, S side of the crop and of the maps in pixels, V vertices.
@@ -6,7 +6,6 @@ resumed. Dimension key: B batch, S side of the crop and of the maps in pixels, V
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import math
 import os
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 
 from asmgen import asmd, face_crops
+from asmgen.images import decode_image
 from asmgen.shards import ShardSet
 from asmgen.w300lp import SampleEntry
 from bfm.charts import Chart, make_chart
 from bfm.morphable_model import MorphableModel
 from model.config import RunConfig
-from model.distributed import own_part
 from model.packed_batch import PackedBatch
 from texgen import ftd
 
@@ -34,6 +33,9 @@ LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
 
 MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs", "exp_coeffs")}
 """Fields that hold its attribute maps, or what they are made of, by encoding."""
+
+IMAGE_FIELDS = ("image", "albedo_map")
+"""Fields that are stored as JPEG."""
 
 _ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
 _VERSIONS = {
@@ -173,30 +175,54 @@ class FaceDataset(torch.utils.data.Dataset):
 
     def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return samples, collated: (B, ...) each field, images (B, 3, S, S) uint8 with the channels last in memory."""
-        return self.__getitems__(indices).fields()
+        return PackedBatch.of([self.sample(index) for index in indices], IMAGE_FIELDS).fields()
 
-    def __getitems__(self, indices: Sequence[int]) -> PackedBatch:  # as a `DataLoader` asks for a batch
-        return PackedBatch.of([self._stored(index) for index in indices])
+    def sample(self, index: int) -> dict[str, np.ndarray]:
+        """Return the fields of a sample as stored, images decoded, (S, S, 3).
 
-    def _stored(self, index: int) -> dict:
+        Parameters
+        ----------
+        index : int
+            From 0.
+
+        Returns
+        -------
+        dict[str, np.ndarray]
+            Of one sample.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged; it is named.
+        """
+        build, row = self._located(index)
+        stored = build[row]
+        try:
+            return {
+                key: decode_image(value) if key in IMAGE_FIELDS else np.asarray(value)
+                for key, value in stored.items()
+            }
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name_of(index)} holds an image that cannot be decoded ({error}); check the shards with "
+                "`dualface verify`, and build them again"
+            ) from error
+
+    def name_of(self, index: int) -> str:
+        """Return what a person finds a sample by: its shard, its row, and its source."""
+        build, row = self._located(index)
+        path, row_in_shard = build.location(row)
+        source = ShardSet(build.paths, fields=("source",))[row]["source"]
+        return f"row {row_in_shard} of {path} ({source})"
+
+    def _located(self, index: int) -> tuple[ShardSet, int]:
+        """The build and the place in it of a sample."""
         build = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.builds[build][index - int(self._starts[build])]
+        return self.builds[build], int(index) - int(self._starts[build])
 
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names)
-
-
-def _as_it_is(batch: PackedBatch) -> PackedBatch:
-    return batch
-
-
-def _end_at_once(worker: int):
-    """Let this worker end without taking the interpreter down.
-
-    That would abort it, loudly, where a thread is still sending a batch: as when the trainer stops before the last one.
-    """
-    atexit.register(os._exit, 0)
 
 
 def face_in_chart(described: dict, model: MorphableModel, uv: np.ndarray) -> tuple[MorphableModel, Chart]:
@@ -270,65 +296,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     """Return the CPU generator that draws everything random in a step."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
-
-
-class _StepBatches:
-    """Batch sampler of a `DataLoader`: the indices of steps `start` to `stop`, this process's part of each."""
-
-    def __init__(self, indices: np.ndarray, batch_size: int, seed: int, start: int, stop: int):
-        self.indices, self.batch_size, self.seed, self.steps = indices, batch_size, seed, range(start, stop)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            places = batch_indices(step, len(self.indices), self.batch_size, self.seed)
-            yield self.indices[own_part(places)].tolist()
-
-
-def training_loader(
-    dataset: FaceDataset, indices: np.ndarray, batch_size: int, seed: int, start: int, stop: int, workers: int = 0,
-    device: torch.device = torch.device("cpu"),
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the collated batches of steps `start` to `stop`, in order; of each this process's part.
-
-    Parameters
-    ----------
-    dataset : FaceDataset
-        Samples.
-    indices : np.ndarray
-        (N,) which samples to train on.
-    batch_size : int
-        Samples a step, of all processes.
-    seed : int
-        Of the run.
-    start : int
-        First step.
-    stop : int
-        The step after the last.
-    workers : int
-        Processes that decode; 0 decodes in this one. The batches are the same.
-    device : torch.device
-        Where they are wanted; they are copied to a GPU while it computes what was asked of it before.
-
-    Yields
-    ------
-    dict[str, torch.Tensor]
-        As of `FaceDataset.batch`.
-    """
-    on_gpu = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if on_gpu else None
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=_StepBatches(indices, batch_size, seed, start, stop), num_workers=workers,
-        pin_memory=on_gpu, collate_fn=_as_it_is,
-        # its own generator: the loader must not draw from the global one, whose state a checkpoint restores
-        generator=torch.Generator(),
-        # never fork: this process may hold threads and open files
-        multiprocessing_context="spawn" if workers else None, worker_init_fn=_end_at_once,
-    )
-    for packed in loader:
-        yield packed.on(device, stream).fields()
 
 
 def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: int) -> Iterator[dict]:

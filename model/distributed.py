@@ -61,7 +61,8 @@ def training_processes(device: str | None = None) -> Iterator[None]:
                 f"{place} and device {device}; start at most {count}, and leave --device out, or give --device cpu"
             )
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    # gloo beside nccl, for what the processes agree on without waiting for their GPUs (`highest`)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     yield
     dist.destroy_process_group()
 
@@ -120,6 +121,15 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         return _Average.forward(ctx, gradient)
+
+
+def highest(value: int) -> int:
+    """Return the highest of the processes' values, once all have come here; no GPU is waited for."""
+    if not dist.is_initialized():
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def roll_samples(batch: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,11 @@ Each tensor that crosses processes costs both of them half a millisecond, howeve
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from asmgen.images import decode_image
 
 _ALIGNMENT = 64  # bytes
 
@@ -33,11 +31,11 @@ class PackedBatch:
     layout: tuple[tuple[str, torch.dtype, tuple[int, ...], bool], ...]
 
     @classmethod
-    def of(cls, samples: Sequence[dict]) -> PackedBatch:
-        """Return samples, of the same fields and shapes, packed; bytes are images and are decoded."""
-        columns = {key: [_array(sample[key]) for sample in samples] for key in samples[0]}
+    def of(cls, samples: Sequence[dict[str, np.ndarray]], images: Collection[str]) -> PackedBatch:
+        """Return samples, of the same fields and shapes, packed; the fields `images` are (S, S, 3)."""
+        columns = {key: [sample[key] for sample in samples] for key in samples[0]}
         layout = tuple(
-            (key, torch.from_numpy(first).dtype, (len(samples), *first.shape), isinstance(samples[0][key], bytes))
+            (key, torch.from_numpy(first).dtype, (len(samples), *first.shape), key in images)
             for key, (first, *_) in columns.items()
         )
         packed = cls(torch.empty(sum(map(_size, layout)), dtype=torch.uint8), layout)
@@ -74,10 +72,6 @@ class PackedBatch:
             part[:math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
             for part, (_, dtype, shape, _) in zip(parts, self.layout)
         ]
-
-
-def _array(value: bytes | np.ndarray) -> np.ndarray:
-    return decode_image(value) if isinstance(value, bytes) else np.asarray(value)
 
 
 def _size(entry: tuple) -> int:

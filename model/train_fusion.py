@@ -315,9 +315,7 @@ class FusionTask(Task):
         try:
             return draw_face(self.renderer, face)
         except ValueError as error:
-            raise FloatingPointError(
-                "the network's faces are not finite any more; lower the learning rate, and start again"
-            ) from error
+            raise FloatingPointError("the network's faces are not finite any more") from error
 
     def visible(self, rendered: Rendered, image: torch.Tensor) -> torch.Tensor:
         """Return M, (B, 1, S, S) bool: what is drawn and, by the parsing network if there is one, not hidden."""

@@ -7,27 +7,33 @@ part of every batch, and the first one alone validates and writes. A run's folde
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import nn
 
-from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, restore, save_checkpoint
+from asmgen.folder_lock import locked
+from model.checkpoint import CHECKPOINT_NAME, FAILURE_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
-from model.data import FaceDataset, split_identities, training_loader, validation_batches
-from model.distributed import average, check_batch_size, is_first, synchronise_
-
-LOG_NAME = "log.jsonl"
+from model.data import FaceDataset, batch_indices, split_identities, validation_batches
+from model.distributed import check_batch_size, is_first, synchronise_
+from model.gradients import GradientWatch
+from model.loader import training_loader
+from model.run_folder import LOG_NAME, RunLog, describe_run, draw_curves, read_log, save_sheet
+from model.stopping import Stopped, StopSignals
+from model.unlogged import NotFinite, Unlogged
 
 DRAW_SECONDS = 60.0
 """The curves are drawn with a checkpoint, but not more often than this, and at the end."""
+
+NAMED = 4
+"""Samples of a batch that are named in a message."""
 
 
 class Task(ABC):
@@ -140,8 +146,8 @@ def run_training(
     config : RunConfig
         Everything that changes the result.
     resume : bool
-        Go on from the checkpoint in `run_dir`. On a CPU the result is bit for bit that of a run that was
-        never stopped.
+        Go on from the checkpoint in `run_dir`, or start where there is none yet. On a CPU the result is bit for bit
+        that of a run that was never stopped, wherever it was stopped or killed.
     on_log : Callable[[dict], None] | None
         Given each record as it is added to the log, in the first process.
 
@@ -149,81 +155,123 @@ def run_training(
     -------
     Path
         The last checkpoint. Raised from within: FileExistsError if `run_dir` holds a run and `resume` is not set,
-        FileNotFoundError if there is nothing to resume, ValueError if the run to resume had another config or other
-        data, FloatingPointError if a loss is not finite.
+        BlockingIOError if another process trains there, ValueError if the run to resume had another config or other
+        data, or a sample is damaged, `Stopped` if the process was told to end, ChildProcessError if a worker was
+        killed, OSError if a file cannot be written.
+
+    Raises
+    ------
+    FloatingPointError
+        If a step is not finite (`save_failure`), or leads nowhere (`Task.check`).
     """
     run_dir = Path(run_dir)
     check_batch_size(config.batch_size)
-    start = _resume(task, run_dir, config) if resume else _start(task, run_dir, config)
+    if is_first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+    with locked(run_dir) if is_first() else nullcontext():
+        try:
+            _train(task, run_dir, config, resume, on_log if on_log and is_first() else lambda record: None)
+        except NotFinite as failure:
+            raise FloatingPointError(save_failure(task, run_dir, failure)) from failure
+    return run_dir / CHECKPOINT_NAME
+
+
+def _train(task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: Callable[[dict], None]):
+    """`run_training`, once the folder is this run's own."""
+    start, steps, validated = _resume(task, run_dir, config, on_log) if resume else _start(task, run_dir, config)
     synchronise_(task.networks.values(), task.optimisers.values())
-    checkpoint, totals, since = run_dir / CHECKPOINT_NAME, {}, start
-    clock = drawn = time.perf_counter()
-    with open(run_dir / LOG_NAME if is_first() else os.devnull, "a", buffering=1, encoding="utf-8") as log:
+    unlogged, saved = Unlogged(start - len(steps), steps), start
+    drawn = time.perf_counter()
+    with RunLog(run_dir / LOG_NAME if is_first() else Path(os.devnull)) as log, \
+            GradientWatch(task.optimisers) as gradients, StopSignals() as stop:
 
         def record(entry: dict):
-            log.write(json.dumps(entry) + "\n")
-            if on_log and is_first():
-                on_log(entry)
+            log.add(entry)
+            on_log(entry)
+
+        def save(done: int):
+            nonlocal saved
+            steps = unlogged.steps()
+            if is_first():
+                log.synchronise()
+                save_checkpoint(
+                    run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers,
+                    unlogged=steps,
+                )
+            saved = done
+
+        def end_if_told(done: int):
+            if not stop.agreed():
+                return
+            if saved < done:
+                save(done)
+            stop.agreed()  # all wait for the first one to have saved: torchrun ends the others when one has ended
+            raise Stopped(done, config.steps, stop.number)
 
         def validate(done: int):
-            if not is_first():
-                return
-            metrics = task.validate()
-            if metrics:
-                record({"step": done, "validation": metrics})
-            save_sheet(task.pictures(), run_dir, done)
+            measured = stop.unless_told(lambda: (task.validate(), task.pictures())) if is_first() else None
+            if measured:
+                metrics, sheet = measured
+                if metrics:
+                    record({"step": done, "validation": metrics})
+                save_sheet(sheet, run_dir, done)
+            end_if_told(done)
+
+        def is_measured(done: int) -> bool:
+            return done == config.steps or (done % config.validate_every == 0 if done else task.fine_tunes)
 
         if task.note and start == 0:
             record({"step": 0, "note": task.note})
-        if task.fine_tunes and start == 0:
-            validate(0)
-            clock = time.perf_counter()
+        if is_measured(start) and not validated:
+            validate(start)
+        timed, clock = start, time.perf_counter()
         for step, raw in enumerate(task.batches(start, config.steps), start):
-            for key, value in task.step(raw, step).items():
-                totals[key] = totals.get(key, 0) + value
+            try:
+                unlogged.add(task.step(raw, step) | gradients.taken_norms())
+            except FloatingPointError as error:
+                raise NotFinite(step, {}, str(error)) from error
             done = step + 1
-            last = done == config.steps
-            saving = last or done % config.checkpoint_every == 0
-            if saving or done % config.log_every == 0:
-                losses = _mean(totals, done - since, run_dir, since, done)
-                seconds = time.perf_counter() - clock
-                rate = (done - since) * config.batch_size / seconds
+            saving = done == config.steps or done % config.checkpoint_every == 0
+            if saving or done % config.log_every == 0 or gradients.broken:
+                losses = unlogged.means()
+                rate = (done - timed) * config.batch_size / (time.perf_counter() - clock)
                 record({"step": done, **losses, "images_per_second": round(rate, 2)})
                 task.check(losses)
-                totals, since, clock = {}, done, time.perf_counter()
+                unlogged, timed, clock = Unlogged(done), done, time.perf_counter()
             paused = time.perf_counter()
-            if last or done % config.validate_every == 0:
+            if saving:
+                save(done)
+            end_if_told(done)
+            if is_measured(done):
                 validate(done)
-            if saving and is_first():
-                save_checkpoint(
-                    run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers
-                )
-                if last or time.perf_counter() - drawn > DRAW_SECONDS:
-                    draw_curves(run_dir)
-                    drawn = time.perf_counter()
+            if saving and is_first() and time.perf_counter() - drawn > DRAW_SECONDS:
+                draw_curves(run_dir)
+                drawn = time.perf_counter()
             clock += time.perf_counter() - paused  # the rate is that of training alone
-    return checkpoint
+    if is_first():
+        draw_curves(run_dir)
 
 
-def _start(task: Task, run_dir: Path, config: RunConfig) -> int:
-    """Make the folder of a new run and say in it what is run."""
+def _start(task: Task, run_dir: Path, config: RunConfig) -> tuple[int, list[dict], bool]:
+    """Say in the folder of a new run what is run; return what `_resume` does of a run of no steps."""
     if (run_dir / CHECKPOINT_NAME).exists():
         raise FileExistsError(f"{run_dir} already holds a run; resume it, or choose another folder")
     if is_first():
-        run_dir.mkdir(parents=True, exist_ok=True)
         _describe(task, run_dir, config, [])
-    return 0
+    return 0, [], False
 
 
-def _describe(task: Task, run_dir: Path, config: RunConfig, records: Sequence[dict]):
-    """Write what is run, and the records of it that there are."""
-    described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
-    (run_dir / "config.json").write_text(json_text(described), encoding="utf-8")
-    (run_dir / LOG_NAME).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+def _resume(
+    task: Task, run_dir: Path, config: RunConfig, on_log: Callable[[dict], None]
+) -> tuple[int, list[dict], bool]:
+    """Put a task back to where its checkpoint was and drop what was logged after.
 
-
-def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
-    """Put a task back to where its checkpoint was, drop what was logged after, and return the steps done."""
+    Returns the steps done, the losses of the last of them that are not in the log, and whether the log holds the
+    validation after the last.
+    """
+    if not (run_dir / CHECKPOINT_NAME).exists():
+        on_log({"step": 0, "note": f"{run_dir} holds no checkpoint yet: the run starts at its first step"})
+        return _start(task, run_dir, config)
     state = load_checkpoint(run_dir, task.kind)
     difference = config.difference(state["config"])
     if difference:
@@ -237,89 +285,53 @@ def _resume(task: Task, run_dir: Path, config: RunConfig) -> int:
     if state["step"] > config.steps:
         raise ValueError(f"{run_dir} has {state['step']} steps done, more than the {config.steps} wanted")
     step = restore(state, task.networks, task.optimisers)
+    records = [entry for entry in read_log(run_dir) if entry["step"] <= step]
     if is_first():  # the config may be longer now
-        _describe(task, run_dir, config, [entry for entry in read_log(run_dir) if entry["step"] <= step])
-    return step
+        _describe(task, run_dir, config, records)
+    validated = any(entry["step"] == step and "validation" in entry for entry in records)
+    return step, state.get("unlogged", []), validated  # checkpoints of before have none
 
 
-def save_sheet(sheet: Image.Image | None, run_dir: Path, done: int):
-    """Save a task's pictures, if there are any, in its run's folder, named by the steps done."""
-    if sheet is not None:
-        folder = run_dir / "samples"
-        folder.mkdir(exist_ok=True)
-        sheet.save(folder / f"step-{done:06d}.png")
+def _describe(task: Task, run_dir: Path, config: RunConfig, records: Sequence[dict]):
+    """Write what is run, and the records of it that there are."""
+    described = {"kind": task.kind, "config": config.to_dict(), "metadata": _plain(task.metadata)}
+    describe_run(run_dir, described, records)
 
 
 def _plain(metadata: dict) -> dict:
     return {key: value for key, value in metadata.items() if not isinstance(value, torch.Tensor)}
 
 
-def _mean(totals: dict, count: int, run_dir: Path, since: int, done: int) -> dict[str, float]:
-    """The mean losses since the last log line, over all processes; a loss that is not finite ends the run."""
-    means = average(torch.stack(list(totals.values()))).tolist()  # the one wait for the device
-    losses = {key: mean / count for key, mean in zip(totals, means)}
-    for key, value in losses.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{key} is {value} between steps {since} and {done}; lower the learning rate, or look for damaged "
-                f"samples with `dualface verify`; the checkpoint in {run_dir}, if there is one, is from before that"
-            )
-    return losses
-
-
-def json_text(described: dict) -> str:
-    """Return JSON that every reader takes: infinity, for which JSON has no number, is null (`RunConfig.from_dict`)."""
-    def strict(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: strict(part) for key, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [strict(part) for part in value]
-        return None if value == math.inf else value
-
-    return json.dumps(strict(described), indent=2, allow_nan=False) + "\n"
-
-
-def read_log(run_dir: Path) -> list[dict]:
-    """Return the records of a run: losses (``step`` and their names), ``validation`` and ``note``, each with a step."""
-    lines = (Path(run_dir) / LOG_NAME).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # a power cut may leave the last line half written
-
-
-def draw_curves(run_dir: Path) -> Path:
-    """Draw the losses and the validation metrics of a run over its steps.
+def save_failure(task: Task, run_dir: Path, failure: NotFinite) -> str:
+    """Save what a step that is not finite began with, and say in one sentence what happened.
 
     Parameters
     ----------
+    task : Task
+        Its weights are those before the step.
     run_dir : Path
-        Folder of a run.
+        Folder of the run; `FAILURE_NAME` in it then holds, beside all of a checkpoint, ``failure``: the ``losses`` of
+        the step, the names of its ``samples``, and their raw ``batch``, which `Task.step` takes again.
+    failure : NotFinite
+        Which step, and its losses.
 
     Returns
     -------
-    Path
-        ``curves.png`` in it.
+    str
+        The message.
     """
-    from matplotlib.figure import Figure  # a figure without pyplot needs no display and changes no global
-
-    records = [record for record in read_log(run_dir) if "note" not in record]
-    train = [record for record in records if "validation" not in record]
-    panels = {"losses": [{k: v for k, v in record.items() if "_" not in k} for record in train]}  # they have no unit
-    measured = [{**record, **record.get("validation", {})} for record in records]
-    for unit in sorted({key.rpartition("_")[2] for record in measured for key in record if "_" in key} - {"second"}):
-        panels[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in measured]
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
-            points = [(entry["step"], entry[key]) for entry in entries if key in entry]
-            axes.plot(*zip(*points), label=key.removesuffix(f"_{title}"), marker="." if len(points) < 30 else None)
-        if title == "losses":
-            axes.set_yscale("log")
-        else:
-            axes.update_datalim([(axes.lines[0].get_xdata()[0], 0)])  # so that constant curves keep off the frame
-            axes.autoscale_view()
-            axes.set_ylim(bottom=0)
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    path = Path(run_dir) / "curves.png"
-    figure.savefig(path, dpi=100)
-    return path
+    config, step = task.config, failure.step
+    indices = task.training[batch_indices(step, len(task.training), config.batch_size, config.seed)]
+    names = [task.dataset.name_of(index) for index in indices]
+    if is_first():
+        failed = {"losses": failure.losses, "samples": names, "batch": task.dataset.batch(indices)}
+        save_checkpoint(
+            run_dir, task.kind, step, config.to_dict(), task.metadata, task.networks, task.optimisers, failure=failed
+        )
+    losses = ", ".join(f"{key} {value:.4g}" for key, value in failure.losses.items())
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"step {step + 1} is not finite ({failure.reason or losses}) on {', '.join(names[:NAMED])}{rest}; "
+        f"{run_dir / FAILURE_NAME} holds its batch and the networks before it, {CHECKPOINT_NAME}, if there is one, is "
+        "of an earlier step; look for damaged samples with `dualface verify`, or start again with a lower learning rate"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asmgen.dataset_files import write_whole
 from model.checkpoint import CHECKPOINT_NAME
-from model.trainer import json_text
+from model.run_folder import json_text
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -539,9 +539,8 @@ def test_table_and_figure_of_the_losses_left_out(model, shards, given, tmp_path,
         assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
     (collapsed,) = report["results"].pop("no-keep").values()
-    assert (collapsed["steps"], collapsed["collapsed"]) == (
-        1, "the network's faces are not finite any more; lower the learning rate, and start again"
-    )
+    said = "step 2 is not finite (the network's faces are not finite any more) on row "
+    assert collapsed["steps"] == 1 and collapsed["collapsed"].startswith(said)
     rows = {name: rows["0"] for name, rows in report["results"].items()}
     assert {name: row["steps"] for name, row in rows.items()} == {"full": 2, "no-pixel": 2}
     for name, row in rows.items():

@@ -51,7 +51,7 @@ def test_two_phases(whole_run):
     records = [record for record in read_log(whole_run) if "validation" not in record]
     assert [record["step"] for record in records] == list(range(1, 10))
     for record in records[:4]:
-        assert record.keys() == {"step", "parameters", "loss", "images_per_second"}
+        assert record.keys() == {"step", "parameters", "loss", "gradient_norm", "images_per_second"}
         assert record["loss"] == pytest.approx(0.5 * record["parameters"])
     for record in records[4:]:  # Eq. (8)
         maps = 100 * record["asm"] + 0.5 * record["symmetry"] + 0.01 * record["smoothness"]
@@ -113,8 +113,6 @@ def test_the_seed_gives_weights_order_and_augmentation(model, shards):
 def test_runs_that_cannot_go_on(model, shards, whole_run, tmp_path):
     with pytest.raises(FileExistsError, match="already holds a run; resume it, or choose another folder"):
         train_geometry(shards, whole_run, CONFIG, model, device="cpu")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
     other = dataclasses.replace(CONFIG, tau=0.5)
     with pytest.raises(ValueError, match="tau is 0.5, the run was started with 0.05"):
         train_geometry(shards, whole_run, other, model, device="cpu", resume=True)
@@ -153,24 +151,6 @@ def test_shards_on_another_chart_are_refused(model, shards):
     map_space(attributes, model, uv + np.float32(1e-6))
     with pytest.raises(ValueError, match="'cylindrical' chart must be that of the shards, it differs by 0.32 texels"):
         map_space(attributes, model, uv + np.float32(0.01))
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(model, shards, tmp_path):
-    task = task_of(model, shards, CONFIG)
-
-    class Broken:
-        """The task, with a NaN in its sixth step."""
-
-        def __getattr__(self, name):
-            return getattr(task, name)
-
-        def step(self, raw, step):
-            losses = task.step(raw, step)
-            return {**losses, "asm": torch.tensor(float("nan"))} if step == 5 else losses
-
-    with pytest.raises(FloatingPointError, match="asm is nan between steps 5 and 6; lower the learning rate"):
-        run_training(Broken(), tmp_path, CONFIG)
-    assert load_checkpoint(tmp_path, "geometry")["step"] == 3  # from before
 
 
 def test_overfitting_three_faces(model, tmp_path):

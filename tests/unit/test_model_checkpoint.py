@@ -6,7 +6,7 @@ import torch
 
 from model.checkpoint import load_checkpoint, restore, save_checkpoint
 from model.config import Augmentation, FusionConfig, GeometryConfig
-from model.trainer import json_text
+from model.run_folder import json_text
 
 
 def trained(seed):

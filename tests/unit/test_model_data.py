@@ -7,9 +7,8 @@ from toy import toy_model
 from toy_asmd import write_toy_asmd
 
 from asmgen.images import decode_image
-from model.data import (
-    FaceDataset, batch_indices, default_workers, split_identities, step_generator, training_loader,
-)
+from model.data import FaceDataset, batch_indices, default_workers, split_identities, step_generator
+from model.loader import training_loader
 
 SIZE = 64
 
