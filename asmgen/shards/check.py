@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
-
-from asmgen.shards.files import Differences, Ragged, columns_of, digest, items, large_chunks, open_shard
+from asmgen.shards.files import DAMAGE, digest, open_shard, subgroup
 from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 from asmgen.shards.reader import ShardSet
+from asmgen.shards.seal import broken_seal
+from asmgen.shards.stored import Column, arrays_of, columns_of, is_large
 
 _ROWS = 256  # of small values, read at once
 
@@ -48,61 +48,51 @@ class VerifyReport:
 
 
 def check_shard(path: str | Path, large: bool = True) -> list[Problem]:
-    """Read one shard and return what is wrong with it; checksums are compared on the way.
+    """Read one shard and return what is wrong with it; checksums tell which samples are damaged.
 
     Parameters
     ----------
     path : str | Path
         File.
     large : bool
-        Read all. False leaves the values of arrays with a chunk a sample on the disk, and counts their chunks.
+        Read all, and compare all bytes with their digest. False leaves the values of arrays with a chunk a sample on
+        the disk, and counts their chunks.
 
     Returns
     -------
     list[Problem]
         None is good.
     """
-    path, problems = Path(path), []
+    path, problems, changed = Path(path), [], None
     try:
+        changed = broken_seal(path) if large else None
         head = Head.read(path)
         with open_shard(path) as file:
-            constants = {key: dataset[()] for key, dataset in items(file["constants"])}
-            if digest(constants) != head.constants_sha256:
+            if digest(arrays_of(subgroup(file, "constants"))) != head.constants_sha256:
                 problems.append(Problem(path, None, "the constants do not match their digest"))
-            rejected, columns = columns_of(file["rejected"]), columns_of(file["samples"])
-            lengths = {len(column) for column in rejected.values()}
-            if len(lengths) != 1:
-                problems.append(Problem(path, None, f"the rejected columns differ in length: {sorted(lengths)}"))
-            for group in (rejected, columns):
-                for key, column in group.items():
-                    if group is columns and len(column) != head.count:
-                        problems.append(
-                            Problem(path, None, f"field {key!r} has {len(column)} samples instead of {head.count}")
-                        )
-                    chunks = None if large else large_chunks(column)
-                    if chunks is not None:
-                        if chunks != len(column):
-                            problems.append(Problem(path, None, f"field {key!r} is stored for {chunks} samples only"))
-                        continue
-                    for row, error in _unreadable(column):
-                        place = (row, f"field {key!r}") if group is columns else (None, f"rejected {key} {row}")
+            for group in ("rejected", "samples"):
+                for key, column in columns_of(file, group).items():
+                    for row, error in _unreadable(column) if large or not is_large(column) else ():
+                        place = (row, f"field {key!r}") if group == "samples" else (None, f"rejected {key} {row}")
                         problems.append(Problem(path, place[0], f"{place[1]} cannot be read: {error}"))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (ValueError, *DAMAGE) as error:
         problems.append(Problem(path, None, str(error)))
+    if changed and not problems:  # in what no sample is made of, or so that a checksum does not show it
+        problems.append(Problem(path, None, changed))
     return problems
 
 
-def _unreadable(column: h5py.Dataset | Differences | Ragged) -> Iterator[tuple[int, Exception]]:
+def _unreadable(column: Column) -> Iterator[tuple[int, Exception]]:
     """Read a column, some rows at a time, and yield the rows that fail."""
-    step = _ROWS if large_chunks(column) is None else 1
+    step = 1 if is_large(column) else _ROWS
     for start in range(0, len(column), step):
         try:
             column[start:start + step]
-        except (OSError, UnicodeDecodeError):
+        except DAMAGE:
             for row in range(start, min(start + step, len(column))):
                 try:
                     column[row]
-                except (OSError, UnicodeDecodeError) as error:
+                except DAMAGE as error:
                     yield row, error
 
 

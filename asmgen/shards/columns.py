@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import h5py
 import numpy as np
 
-from asmgen.shards.files import SMALL_CHUNK
+from asmgen.shards.files import SMALL_CHUNK, set_attribute
 from asmgen.shards.packing import DIFFERENCES, GZIP, checked, deflated_differences
 
 _BUFFER = 64 * SMALL_CHUNK  # bytes kept of a ragged column
@@ -79,7 +79,7 @@ class RaggedColumn:
 
     def __init__(self, group: h5py.Group, key: str, text: bool):
         self._group, self._text = group.create_group(key), text
-        self._group.attrs["type"] = "text" if text else "bytes"
+        set_attribute(self._group, "type", "text" if text else "bytes")
         self._offsets, self._left = [0], bytearray()
 
     def append(self, value: bytes | str) -> None:

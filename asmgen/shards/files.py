@@ -1,23 +1,22 @@
-"""An open shard: its columns, and one sentence for whatever is damaged."""
+"""An open shard: what it holds itself, its attributes, and one sentence for whatever is damaged."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from asmgen.shards.packing import DIFFERENCES, inflated_differences, undo_differences
-
 SMALL_CHUNK = 16384
 """Bytes: a sample's array from this size has its own chunk, smaller ones share one of this size."""
 
-_KEPT = 2**23  # bytes of a column of small values
+DAMAGE = (KeyError, OSError, RuntimeError, UnicodeDecodeError, MemoryError)
+"""What h5py raises for damaged data, names and headers."""
+
+_LARGEST = 2**16  # bytes of an attribute
 
 
 def digest(constants: dict) -> str:
@@ -30,60 +29,6 @@ def digest(constants: dict) -> str:
     return whole.hexdigest()
 
 
-class Ragged:
-    """One ragged column of an open file."""
-
-    def __init__(self, group: h5py.Group):
-        self._bytes, self._offsets = group["bytes"], group["offsets"][:].tolist()
-        self._text = group.attrs["type"] == "text"
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __getitem__(self, rows: int | slice) -> bytes | str | list:
-        if isinstance(rows, slice):
-            return self._between(*rows.indices(len(self))[:2])
-        return self._between(rows, rows + 1)[0]
-
-    def _between(self, start: int, stop: int) -> list:
-        """Values that follow one another, read at once."""
-        offsets = self._offsets[start:stop + 1]
-        joined = self._bytes[offsets[0]:offsets[-1]].tobytes()
-        blobs = [joined[left - offsets[0]:right - offsets[0]] for left, right in zip(offsets, offsets[1:])]
-        return [blob.decode() for blob in blobs] if self._text else blobs
-
-
-class SmallValues:
-    """One column of an open file with few bytes a sample: read whole at first use, which is as quick as one sample."""
-
-    def __init__(self, dataset: h5py.Dataset):
-        self._dataset = dataset
-
-    @cached_property
-    def _values(self) -> np.ndarray:
-        return self._dataset[:]
-
-    def __getitem__(self, rows: int | slice) -> np.ndarray:
-        return self._values[rows].copy()
-
-
-class Differences:
-    """One column of an open file that holds the differences of rows."""
-
-    def __init__(self, dataset: h5py.Dataset):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, rows: int | slice) -> np.ndarray:
-        if isinstance(rows, slice):
-            return undo_differences(self.dataset[rows])
-        shape = self.dataset.shape[1:]
-        _, chunk = self.dataset.id.read_direct_chunk((rows, *[0] * len(shape)))  # igzip is faster than HDF5's zlib
-        return undo_differences(inflated_differences(chunk, shape, self.dataset.dtype))
-
-
 def open_shard(path: Path) -> h5py.File:
     """Open for reading; the cache is small because a sample is read whole, once."""
     try:
@@ -91,46 +36,65 @@ def open_shard(path: Path) -> h5py.File:
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
-        raise ValueError(f"{path} cannot be opened as a shard ({error}); delete it and build again") from error
+        raise ValueError(
+            f"{path} cannot be opened as a shard ({error}); repair it (build again with --repair)"
+        ) from error
 
 
 @contextmanager
 def reading(path: Path, what: str = "") -> Iterator[None]:
-    """Turn what h5py raises for damaged data, names and headers into one sentence."""
+    """Turn `DAMAGE` into one sentence."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
         raise
-    except (KeyError, OSError, RuntimeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what}{path} is damaged ({error}); delete it and build again") from error
+    except DAMAGE as error:
+        raise ValueError(f"{what}{path} is damaged ({error}); repair it (build again with --repair)") from error
+
+
+def member(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
+    """Return what a group holds itself; OSError for a link, which may lead out of the file, KeyError for nothing."""
+    if not isinstance(group.get(key, getlink=True), (h5py.HardLink, type(None))):
+        raise OSError(f"{group.name.rstrip('/')}/{key} is a link to elsewhere")
+    return group[key]
+
+
+def subgroup(group: h5py.Group, key: str) -> h5py.Group:
+    """Return a group that a group holds itself; OSError if it is anything else."""
+    found = member(group, key)
+    if not isinstance(found, h5py.Group):
+        raise OSError(f"{found.name} is no group")
+    return found
 
 
 def items(group: h5py.Group) -> list[tuple]:
     """Name and member of a group; h5py's own `items` gives None for a damaged one, this raises KeyError."""
-    return [(key, group[key]) for key in group]
+    return [(key, member(group, key)) for key in group]
 
 
-def columns_of(group: h5py.Group) -> dict:
-    """Return the columns of an open group by name, ready to be indexed by row."""
-    return {key: _column(item) for key, item in items(group)}
+def attributes_of(item: h5py.Group | h5py.Dataset) -> dict:
+    """Return attributes: texts, Python's own numbers, and arrays; OSError for anything else."""
+    return {key: _attribute(item, key) for key in item.attrs}
 
 
-def _column(item: h5py.Dataset | h5py.Group) -> h5py.Dataset | Differences | Ragged:
-    if isinstance(item, h5py.Group):
-        return Ragged(item)
-    return Differences(item) if DIFFERENCES in item.attrs else item
+def _attribute(item: h5py.Group | h5py.Dataset, key: str) -> str | bool | int | float | np.ndarray:
+    if item.attrs.get_id(key).get_storage_size() <= _LARGEST:
+        value = item.attrs[key]
+        if isinstance(value, (bytes, str)):
+            return value.decode() if isinstance(value, bytes) else value
+        if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biuf":
+            return plain(value)
+    raise OSError(f"attribute {key!r} is no text, number or array of numbers")
 
 
-def for_random_reads(column: h5py.Dataset | Differences | Ragged) -> Differences | Ragged | SmallValues | h5py.Dataset:
-    """Return a column that answers for single samples fast."""
-    is_small = isinstance(column, h5py.Dataset) and column.nbytes <= min(_KEPT, SMALL_CHUNK * len(column))
-    return SmallValues(column) if is_small else column
+def set_attribute(item: h5py.Group | h5py.Dataset, key: str, value: str | bool | int | float | np.ndarray) -> None:
+    """Write an attribute; a text with its length, because HDF5 keeps other texts without checksum."""
+    if isinstance(value, str):
+        text = value.encode()
+        value = np.array(text, h5py.string_dtype("utf-8", max(1, len(text))))
+    item.attrs[key] = value
 
 
-def large_chunks(column: h5py.Dataset | Differences | Ragged) -> int | None:
-    """Return how many chunks are stored of a column of large arrays, one a sample; None for any other column."""
-    dataset = column.dataset if isinstance(column, Differences) else column
-    if isinstance(dataset, Ragged) or not dataset.chunks or dataset.chunks[0] > 1:
-        return None
-    large = dataset.dtype.itemsize * math.prod(dataset.chunks) >= SMALL_CHUNK
-    return dataset.id.get_num_chunks() if large else None
+def plain(value):
+    """Numbers as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -14,6 +14,11 @@ def shard_path(folder: str | Path, index: int, count: int) -> Path:
     return Path(folder) / f"shard-{index:05d}-of-{count:05d}.h5"
 
 
+def is_shard_name(name: str) -> bool:
+    """Return whether a file's name says which shard of a set it is."""
+    return _NAME.fullmatch(name) is not None
+
+
 def find_shards(source: str | Path | Sequence) -> list[Path]:
     """Return the shards of a folder, checked to be all there; a file or a list of files is taken as it is.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from asmgen.shards.files import items, open_shard, reading
+from asmgen.shards.files import attributes_of, open_shard, plain, reading, subgroup
+from asmgen.shards.folders import is_shard_name
+from asmgen.shards.seal import broken_seal, has_seal
+from asmgen.shards.stored import columns_of, kind_of
 
 FORMATS = (1, 2)
 """Versions of the layout, in the attribute ``format`` of the group ``samples``: 2 has arrays held as differences."""
@@ -26,16 +28,21 @@ class Head:
     @classmethod
     def read(cls, path: Path) -> Head:
         with open_shard(path) as file, reading(path):
-            if file.get("samples") is None or file["samples"].attrs.get("format") not in FORMATS:
+            samples = attributes_of(subgroup(file, "samples")) if "samples" in file else {}
+            if samples.get("format") not in FORMATS:
                 raise ValueError(f"{path} is HDF5 but no shard of format 1 or 2; see docs/shards.md")
+            name, count = samples.get("name", path.name), samples["count"]
+            if is_shard_name(path.name) and name != path.name:
+                raise ValueError(f"{path} was written as {name}; give it that name again, or build again with --repair")
+            if type(count) is not int or not 0 <= count <= file.id.get_filesize():
+                raise OSError(f"the number of samples is {count}")
+            columns = columns_of(file, "samples", count)
+            columns_of(file, "rejected")
             return cls(
-                count=int(file["samples"].attrs["count"]),
-                attributes={key: plain(value) for key, value in file.attrs.items()},
-                constants_sha256=file["constants"].attrs["sha256"],
-                kinds={
-                    key: (item.dtype.str, item.shape[1:]) if isinstance(item, h5py.Dataset) else (item.attrs["type"],)
-                    for key, item in items(file["samples"])
-                },
+                count=count,
+                attributes=attributes_of(file),
+                constants_sha256=attributes_of(subgroup(file, "constants"))["sha256"],
+                kinds={key: kind_of(column) for key, column in columns.items()},
             )
 
     def difference(self, other: Head) -> str | None:
@@ -50,11 +57,6 @@ class Head:
         return None
 
 
-def plain(value):
-    """Numbers as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def first_difference(ours: dict, theirs: dict) -> str | None:
     """The first attribute in which two shards differ."""
     for key in sorted(ours.keys() | theirs.keys()):
@@ -64,10 +66,16 @@ def first_difference(ours: dict, theirs: dict) -> str | None:
     return None
 
 
-def shard_matches(path: str | Path, attributes: dict) -> bool:
-    """Return whether there is a shard that opens and has exactly these attributes; its samples are not read."""
+def shard_matches(path: str | Path, attributes: dict, every_byte: bool = False) -> bool:
+    """Return whether there is a shard that opens and has exactly these attributes, and a digest at its end.
+
+    Its samples are not read, unless `every_byte` is to be compared with the digest.
+    """
+    path = Path(path)
     try:
-        found = Head.read(Path(path)).attributes
+        if not has_seal(path) or every_byte and broken_seal(path):
+            return False
+        found = Head.read(path).attributes
     except (FileNotFoundError, ValueError):
         return False
     return first_difference(found, {key: plain(value) for key, value in attributes.items()}) is None

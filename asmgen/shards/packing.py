@@ -37,16 +37,22 @@ def undo_differences(values: np.ndarray) -> np.ndarray:
     return rows
 
 
-def inflated_differences(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return the differences in a chunk that `deflated_differences` made; OSError if the checksum is another one."""
-    stream = chunk[:-4]
-    if fletcher32(stream) != int.from_bytes(chunk[-4:], "little"):
-        raise OSError("the checksum of a chunk does not match its bytes")
-    differences = np.empty(shape, dtype)
-    planes = np.frombuffer(isal_zlib.decompress(stream, bufsize=differences.nbytes), np.uint8)
-    for place, plane in enumerate(planes.reshape(dtype.itemsize, -1)):
-        differences.reshape(-1, 1).view(np.uint8)[:, place] = plane
-    return differences
+def inflated(stream: bytes, shape: tuple[int, ...], dtype: np.dtype, deflated: bool) -> np.ndarray:
+    """Return the values that HDF5's shuffle and, unless it was passed over, deflate made a stream of bytes of.
+
+    OSError if they do not fill the shape; a stream of more is left when it is full.
+    """
+    values = np.empty(shape, dtype)
+    if deflated:
+        unpacking = isal_zlib.decompressobj()
+        stream = unpacking.decompress(stream, values.nbytes + 1)
+        if not unpacking.eof:
+            raise OSError(f"a chunk does not unpack to its {values.nbytes} bytes")
+    if len(stream) != values.nbytes:
+        raise OSError(f"a chunk has {len(stream)} bytes and not {values.nbytes}")
+    for place, plane in enumerate(np.frombuffer(stream, np.uint8).reshape(dtype.itemsize, -1)):
+        values.reshape(-1, 1).view(np.uint8)[:, place] = plane
+    return values
 
 
 def deflated_differences(value: np.ndarray) -> bytes:

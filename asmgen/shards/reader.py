@@ -11,9 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from asmgen.shards.files import columns_of, for_random_reads, items, open_shard, reading
+from asmgen.shards.files import open_shard, reading, subgroup
 from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
+from asmgen.shards.stored import arrays_of, columns_of, for_random_reads
 
 _OPEN_FILES = 128  # handles kept a process; each has about 1.5 MB of small values when a thousand samples are in a file
 
@@ -121,7 +122,7 @@ class ShardSet:
     def constants(self) -> dict[str, np.ndarray]:
         """The arrays that all samples share."""
         with open_shard(self.paths[0]) as file, reading(self.paths[0]):
-            return {key: dataset[()] for key, dataset in items(file["constants"])}
+            return arrays_of(subgroup(file, "constants"))
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
@@ -138,7 +139,7 @@ class ShardSet:
         values = []
         for path in self.paths:
             with open_shard(path) as file, reading(path):
-                columns = columns_of(file["rejected"])
+                columns = columns_of(file, "rejected")
                 if missing is not None and key not in columns:
                     values += [missing] * len(columns["source"])
                 else:
@@ -160,7 +161,7 @@ class ShardSet:
             self._handles, self._pid = OrderedDict(), os.getpid()
         if shard not in self._handles:
             file = open_shard(self.paths[shard])
-            columns = columns_of(file["samples"])
+            columns = columns_of(file, "samples")
             self._handles[shard] = file, {key: for_random_reads(column) for key, column in columns.items()}
             if len(self._handles) > _OPEN_FILES:
                 self._handles.popitem(last=False)  # it closes when its last user lets go

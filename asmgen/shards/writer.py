@@ -14,11 +14,13 @@ import numpy as np
 
 from asmgen.shards.check import check_shard
 from asmgen.shards.columns import ArrayColumn, RaggedColumn, write_array, write_ragged
-from asmgen.shards.files import SMALL_CHUNK, digest
+from asmgen.shards.files import SMALL_CHUNK, digest, set_attribute
 from asmgen.shards.packing import PACKINGS
-from asmgen.writing import sync, writing
+from asmgen.shards.seal import seal
+from asmgen.writing import begin_to_sync, sync, writing
 
 _LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
+_SYNCED_AT_ONCE = 2**23  # bytes
 
 
 def write_shard(
@@ -106,16 +108,17 @@ class ShardWriter:
         self._attributes, self._constants, self._packing = attributes, constants or {}, packing or {}
         self._kinds: dict[str, tuple] = {}
         self._streamed: dict[str, ArrayColumn | RaggedColumn] = {}
-        self._gathered: dict[str, list[np.ndarray]] = {}
+        self._gathered: dict[str, bytearray] = {}
         self._rejected: list[tuple[str, str, bytes]] = []
         self._file: h5py.File | None = None
+        self._syncing = 0  # bytes
 
     def __enter__(self) -> ShardWriter:
         try:
             with writing(self.path):
                 self._file = h5py.File(self._partial, "w", libver=_LIBVER, rdcc_nbytes=0)  # a chunk is written once
                 for key, value in sorted(self._attributes.items()):
-                    self._file.attrs[key] = value
+                    set_attribute(self._file, key, value)
                 self._samples = self._file.create_group("samples")
         except BaseException:
             self._discard()
@@ -138,7 +141,7 @@ class ShardWriter:
         Parameters
         ----------
         sample : dict
-            Field name to array or number, bytes, or str; large arrays are not kept.
+            Field name to array or number, bytes, or str; arrays are not kept, their memory may be used again.
 
         Raises
         ------
@@ -155,11 +158,15 @@ class ShardWriter:
         with writing(self.path):
             for key, value in sample.items():
                 if isinstance(value, np.ndarray) and value.nbytes < SMALL_CHUNK:
-                    self._gathered.setdefault(key, []).append(value)
+                    self._gathered.setdefault(key, bytearray()).extend(value.tobytes())
                 else:
                     if key not in self._streamed:
                         self._streamed[key] = self._new_column(key, value)
                     self._streamed[key].append(value)
+            size = self._file.id.get_filesize()
+            if size - self._syncing >= _SYNCED_AT_ONCE:
+                begin_to_sync(self._file.id.get_vfd_handle(), self._syncing, size)
+                self._syncing = size
 
     def reject(self, source: str, reason: str, preview: bytes = b"") -> None:
         """Record an input that gives no sample, and why; `preview` is a JPEG of it, for people."""
@@ -174,15 +181,17 @@ class ShardWriter:
 
     def _finish(self) -> None:
         """Write the rest: what was gathered, what all samples share, and what was rejected."""
-        for key, values in sorted(self._gathered.items()):
-            write_array(self._samples, key, np.stack(values))
+        for key, joined in sorted(self._gathered.items()):
+            dtype, shape = self._kinds[key]
+            write_array(self._samples, key, np.frombuffer(joined, dtype).reshape(self.count, *shape))
         for _, column in sorted(self._streamed.items()):
             column.finish()
         self._samples.attrs["count"] = self.count
+        set_attribute(self._samples, "name", self.path.name)
         self._samples.attrs["format"] = 2 if any(column.as_differences for column in self._streamed.values()) else 1
         self._streamed.clear()  # closes them; open ones would lie elsewhere in the file
         group = self._file.create_group("constants")
-        group.attrs["sha256"] = digest(self._constants)
+        set_attribute(group, "sha256", digest(self._constants))
         for key, value in sorted(self._constants.items()):
             write_array(group, key, np.asarray(value), compress=True)
         group = self._file.create_group("rejected")
@@ -193,7 +202,9 @@ class ShardWriter:
             write_ragged(group, "preview", previews, text=False)
 
     def _publish(self) -> None:
-        """Read the closed file back, and give it its name."""
+        """Append the digest of the closed file, read it back, and give it its name."""
+        with writing(self.path):
+            seal(self._partial)
         problems = check_shard(self._partial, large=False)
         if problems:
             raise OSError(f"{self._partial} does not read back ({problems[0].text}); check the disk")
