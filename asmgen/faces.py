@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from asmgen.crop import crop_image, face_square, square_transform
-from asmgen.images import BATCH_PIXELS, encode_image
+from asmgen.images import BATCH_PIXELS, encode_image, read_photo
 from asmgen.photometry import Photometry
 from asmgen.refit import JAW, FaceFit, Refitter
 from asmgen.rejection import SampleError, rejecting
-from asmgen.w300lp import FaceSample, SampleEntry, check_placement, read_sample, read_unchecked
+from asmgen.w300lp import FaceSample, SampleEntry, misplacements, read_annotation, stacked_labels
 from bfm.morphable_model import MorphableModel
 from bfm.pose import project, transform_placement, transform_points
 
@@ -49,18 +49,14 @@ class _Draft:
     """A photo on its way to a placed face; after a step that failed, only the error counts."""
 
     entry: SampleEntry
-    photo: FaceSample | None = None
+    image: np.ndarray | None = None
+    annotation: FaceSample | None = None
     face: FaceSample | FaceFit | None = None
     landmarks: np.ndarray | None = None
     transform: np.ndarray | None = None
     crop: np.ndarray | None = None
     numbers: dict | None = None
     error: SampleError | None = None
-
-    @property
-    def pixels(self) -> int:
-        """How many the photo holds in memory."""
-        return self.photo.image[..., 0].size if self.photo and not self.error else 0
 
     @contextmanager
     def trying(self, kind: str) -> Iterator[None]:
@@ -74,19 +70,6 @@ class _Draft:
     def shade(self, albedo_coeffs: np.ndarray, light: np.ndarray, residual: float) -> None:
         """Take colours."""
         self.numbers = {"albedo_coeffs": albedo_coeffs, "light": light, "light_residual": residual}
-
-    def finish(self, pose: np.ndarray, position: np.ndarray, landmarks: np.ndarray) -> None:
-        """Take the placement in the crop: what is stored is complete then."""
-        error = np.nan
-        if self.photo.landmarks is not None:
-            distances = np.linalg.norm(landmarks - transform_points(self.photo.landmarks, self.transform), axis=1)
-            error = distances[JAW if self.photo.landmark_kind == "2d" else 0:].mean()
-        numbers = {
-            "id_coeffs": self.face.id_coeffs, "exp_coeffs": self.face.exp_coeffs, **self.numbers,
-            "pose": pose, "position": position, "landmarks": landmarks, "landmark_error": error,
-            "crop_transform": self.transform,
-        }
-        self.numbers = {key: np.asarray(value, np.float32) for key, value in numbers.items()}
 
 
 class FacePlacer:
@@ -123,43 +106,34 @@ class FacePlacer:
             One an entry, in order: the face, or why the photo gives no sample. There are fewer if photos are too large
             to be held together (`asmgen.images.BATCH_PIXELS`), at least one. The same for the same batch, bit for bit.
         """
-        drafts, pixels = [], 0
-        for entry in entries:
-            drafts.append(self._read(entry))
-            pixels += drafts[-1].pixels
-            if pixels > BATCH_PIXELS:
-                break
-        for step in (self._project, self._shade, self._cut):
+        drafts = _with_photos(entries)
+        for step in (self._annotate, self._project, self._shade, self._cut, self._finish):
             good = [draft for draft in drafts if draft.error is None]
             if good:
                 step(good)
-        return [draft.error or PlacedFace(draft.photo.image, draft.face.pose, draft.face.position, draft.crop, {
+        return [draft.error or PlacedFace(draft.image, draft.face.pose, draft.face.position, draft.crop, {
             "source": draft.entry.source, "image": encode_image(draft.crop), **draft.numbers,
         }) for draft in drafts]
 
-    def _read(self, entry: SampleEntry) -> _Draft:
-        """Read a photo, and the parameters of its face or, to refit, fit them."""
-        draft = _Draft(entry)
-        with draft.trying("no fit"):
-            if self._refitter:
-                draft.photo = photo = read_sample(entry, None)
-                draft.face = self._refitter.fit(photo.image, photo.landmarks, photo.landmark_kind)
-            else:
-                draft.photo = draft.face = read_unchecked(entry, self._model)
-        return draft
+    def _annotate(self, drafts: list[_Draft]) -> None:
+        """Read the parameters of the faces or, to refit, fit them."""
+        for draft in drafts:
+            with draft.trying("no fit"):
+                known = read_annotation(draft.entry, draft.image, None if self._refitter else self._model)
+                fit = self._refitter and self._refitter.fit(draft.image, known.landmarks, known.landmark_kind)
+                draft.annotation, draft.face = known, fit or known
 
     def _project(self, drafts: list[_Draft]) -> None:
         """Find the landmarks of the faces in their photos, (68, 2) pixels, and check that they lie there."""
-        coeffs, pose, position = (
-            np.stack([np.concatenate([getattr(draft.face, key) for key in keys]) for draft in drafts])
-            for keys in (("id_coeffs", "exp_coeffs"), ("pose",), ("position",))
-        )
+        id_coeffs, exp_coeffs, pose, position = _of_faces(drafts, "id_coeffs", "exp_coeffs", "pose", "position")
+        coeffs = np.concatenate([id_coeffs, exp_coeffs], axis=1)
         shapes = self._mean + (coeffs @ self._basis.reshape(len(self._basis), -1)).reshape(-1, 68, 3)
-        for draft, points in zip(drafts, project(shapes, pose, position)[..., :2]):
+        landmarks = project(shapes, pose, position)[..., :2]
+        for draft, points in zip(drafts, landmarks):
             draft.landmarks = points
-            if not self._refitter:
-                with draft.trying("no place"):
-                    check_placement(draft.photo, points)
+        if not self._refitter:
+            for row, reason in misplacements([draft.annotation for draft in drafts], landmarks).items():
+                drafts[row].error = SampleError(*reason)
 
     def _shade(self, drafts: list[_Draft]) -> None:
         """Find albedo coefficients, light, and the light's residual: annotated where they are, else fitted."""
@@ -171,38 +145,66 @@ class FacePlacer:
             elif face.albedo_coeffs is None:
                 with draft.trying("no light"):
                     draft.shade(*self._photometry.fit_albedo_and_light(
-                        face.image, face.id_coeffs, face.exp_coeffs, face.pose, face.position
+                        draft.image, face.id_coeffs, face.exp_coeffs, face.pose, face.position
                     ))
         if not known:
             return
-        look = self._photometry.look([draft.photo.image for draft in known], *(
-            np.stack([getattr(draft.face, key) for draft in known])
-            for key in ("id_coeffs", "exp_coeffs", "pose", "position")
-        ))
-        for row, draft in enumerate(known):
-            with draft.trying("no light"):
+        look = self._photometry.look(
+            [draft.image for draft in known], *_of_faces(known, "id_coeffs", "exp_coeffs", "pose", "position")
+        )
+        for row in np.flatnonzero(~look.enough):
+            with known[row].trying("no light"):
                 look.check(row)
-        lit = [row for row, draft in enumerate(known) if draft.error is None]
-        if lit:
-            albedo_coeffs = np.stack([known[row].face.albedo_coeffs for row in lit])
-            for row, coeffs, light, residual in zip(
-                lit, albedo_coeffs, *self._photometry.light(look.take(lit), albedo_coeffs)
+        lit = np.flatnonzero(look.enough)
+        if len(lit):
+            known = [known[row] for row in lit]
+            (albedo_coeffs,) = _of_faces(known, "albedo_coeffs")
+            for draft, coeffs, light, residual in zip(
+                known, albedo_coeffs, *self._photometry.light(look.take(lit), albedo_coeffs)
             ):
-                given = known[row].photo.light
-                known[row].shade(coeffs, light if given is None else given, residual)
+                given = draft.annotation.light
+                draft.shade(coeffs, light if given is None else given, residual)
 
     def _cut(self, drafts: list[_Draft]) -> None:
-        """Cut the faces out, and express where they stand in pixels of the crops."""
+        """Cut the faces out."""
         for draft in drafts:
             with draft.trying("no crop"):
                 square = face_square(draft.landmarks)
                 draft.transform = square_transform(square, self._size)
-                draft.crop = crop_image(draft.photo.image, square, self._size)
-        drafts = [draft for draft in drafts if draft.error is None]
-        if drafts:
-            pose, position, landmarks, transform = (np.stack(values).astype(np.float64) for values in zip(*(
-                (draft.face.pose, draft.face.position, draft.landmarks, draft.transform) for draft in drafts
-            )))
-            placed = (*transform_placement(pose, position, transform), transform_points(landmarks, transform))
-            for draft, *placement in zip(drafts, *placed):
-                draft.finish(*placement)
+                draft.crop = crop_image(draft.image, square, self._size)
+
+    def _finish(self, drafts: list[_Draft]) -> None:
+        """Express where the faces stand in pixels of their crops, and collect all numbers that are stored."""
+        columns = {key: np.stack([draft.numbers[key] for draft in drafts]) for key in drafts[0].numbers}
+        columns |= dict(zip(("id_coeffs", "exp_coeffs"), _of_faces(drafts, "id_coeffs", "exp_coeffs")))
+        pose, position = (placement.astype(np.float64) for placement in _of_faces(drafts, "pose", "position"))
+        transform = columns["crop_transform"] = np.stack([draft.transform for draft in drafts])
+        columns["pose"], columns["position"] = transform_placement(pose, position, transform)
+        columns["landmarks"] = transform_points(np.stack([draft.landmarks for draft in drafts]), transform)
+        annotations = [draft.annotation for draft in drafts]
+        labels = transform_points(stacked_labels(annotations), transform)
+        distances = np.linalg.norm(columns["landmarks"] - labels, axis=2)
+        jaw_slides = [annotation.landmark_kind == "2d" for annotation in annotations]
+        columns["landmark_error"] = np.where(jaw_slides, distances[:, JAW:].mean(axis=1), distances.mean(axis=1))
+        rows = zip(*(column.astype(np.float32) for column in columns.values()))
+        for draft, row in zip(drafts, rows):
+            draft.numbers = dict(zip(columns, row))
+
+
+def _with_photos(entries: Sequence[SampleEntry]) -> list[_Draft]:
+    """Read the first photos, as many as memory may hold."""
+    drafts, pixels = [], 0
+    for entry in entries:
+        draft = _Draft(entry)
+        drafts.append(draft)
+        with draft.trying("unreadable image"):
+            draft.image = read_photo(entry.image_path)
+            pixels += draft.image.shape[0] * draft.image.shape[1]
+        if pixels > BATCH_PIXELS:
+            break
+    return drafts
+
+
+def _of_faces(drafts: list[_Draft], *keys: str) -> Iterator[np.ndarray]:
+    """Stack fields of the faces."""
+    return (np.stack([getattr(draft.face, key) for draft in drafts]) for key in keys)

@@ -54,6 +54,11 @@ class Look(NamedTuple):
     normals: np.ndarray
     seen: np.ndarray
 
+    @property
+    def enough(self) -> np.ndarray:
+        """(B,) whether a photo shows enough samples, `MIN_VISIBLE`."""
+        return self.seen.sum(axis=1) >= MIN_VISIBLE
+
     def check(self, row: int) -> None:
         """Raise ValueError if a photo shows fewer than `MIN_VISIBLE` samples."""
         count = self.seen[row].sum()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import basename, splitext
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from asmgen.images import read_photo
 from asmgen.matfile import read_mat
 from asmgen.rejection import SampleError
-from asmgen.source_files import storable, walk_folders
+from asmgen.source_files import printable, walk_folders
 from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
 from bfm.pose import project
 
@@ -52,7 +53,7 @@ class SampleEntry:
     ----------
     source : str
         Path of the photo below the root, with ``/``: unique and stable. Without suffix, but for photos that
-        differ in nothing else. Bytes of names that are not UTF-8 are written ``\\udcNN``.
+        differ in nothing else. What cannot be printed (`printable`), and the backslash, is escaped.
     image_path : Path
         The photo.
     parameters_path, landmarks_path : Path | None
@@ -178,7 +179,7 @@ def find_samples(root: Path) -> list[SampleEntry]:
         unsuffixed, folder_name = _without_suffix(parts), (root_name, *parts)[-2]
         parameters, landmarks = (*parts[:-1], f"{unsuffixed[-1]}.mat"), landmark_files.get(parts)
         entries.append(SampleEntry(
-            source=storable("/".join(unsuffixed if alike[unsuffixed] == 1 else parts)),
+            source=_written("/".join(unsuffixed if alike[unsuffixed] == 1 else parts)),
             image_path=Path(root, *parts),
             parameters_path=Path(root, *parameters) if parameters in annotations else None,
             landmarks_path=Path(root, *landmarks) if landmarks else None,
@@ -186,6 +187,11 @@ def find_samples(root: Path) -> list[SampleEntry]:
             flipped=folder_name.endswith(FLIP_SUFFIX),
         ))
     return entries
+
+
+def _written(name: str) -> str:
+    """A name as it is stored and printed; different for different names."""
+    return printable(name.replace("\\", "\\\\"))
 
 
 def _without_suffix(parts: _Parts) -> _Parts:
@@ -230,10 +236,14 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
     Returns
     -------
     FaceSample
-        With parameters if a model was given, else with landmarks only. SampleError is raised if a file is missing,
-        unreadable or damaged, or if they do not belong together.
+        With parameters if a model was given, else with landmarks only.
+
+    Raises
+    ------
+    SampleError
+        If a file is missing, unreadable or damaged, or if they do not belong together.
     """
-    sample = read_unchecked(entry, model)
+    sample = read_annotation(entry, read_photo(entry.image_path), model)
     if model is not None:
         at = model.landmarks
         shape = (
@@ -241,13 +251,14 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
             + np.tensordot(sample.id_coeffs, model.id_basis[:, at], 1)
             + np.tensordot(sample.exp_coeffs, model.exp_basis[:, at], 1)
         )
-        check_placement(sample, project(shape, sample.pose, sample.position)[:, :2])
+        reasons = misplacements([sample], project(shape, sample.pose, sample.position)[None, :, :2])
+        if reasons:
+            raise SampleError(*reasons[0])
     return sample
 
 
-def read_unchecked(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
-    """Read one photo and its annotation as `read_sample` does, all but the `check_placement`."""
-    image = read_photo(entry.image_path)
+def read_annotation(entry: SampleEntry, image: np.ndarray, model: MorphableModel | None) -> FaceSample:
+    """Read the annotation of a photo as `read_sample` does, but for `misplacements`."""
     height, width = image.shape[:2]
     parameters = _read_mat(entry.parameters_path, _PARAMETER_KEYS) if entry.parameters_path else {}
     points = _read_mat(entry.landmarks_path, _LANDMARK_KEYS) if entry.landmarks_path else {}
@@ -349,7 +360,7 @@ def _numbers(arrays: dict[str, np.ndarray | str], key: str, count: int) -> np.nd
         raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}; {_ANEW}")
     with np.errstate(invalid="ignore"):
         values = array.astype(np.float64).ravel()
-    if not (np.abs(values) < MAX_NUMBER).all():  # NaN too
+    if not np.abs(values).max() < MAX_NUMBER:  # NaN too
         raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size; {_ANEW}")
     return values
 
@@ -428,36 +439,43 @@ def _placement(parameters: dict[str, np.ndarray | str], height: int) -> tuple[np
     return pose.astype(np.float32), position.astype(np.float32)
 
 
-def check_placement(sample: FaceSample, projected: np.ndarray) -> None:
-    """Reject parameters that put the face off the photo or away from its labels.
+def misplacements(samples: Sequence[FaceSample], projected: np.ndarray) -> dict[int, tuple[str, str]]:
+    """Find the parameters that put a face off its photo or away from its labels.
 
     Parameters
     ----------
-    sample : FaceSample
-        From `read_unchecked`.
+    samples : Sequence[FaceSample]
+        B of them, from `read_annotation`.
     projected : np.ndarray
-        (68, 2) landmarks of the model where the parameters put them, pixels.
+        (B, 68, 2) landmarks of the model where the parameters put them, pixels.
 
-    Raises
-    ------
-    SampleError
-        If they do.
+    Returns
+    -------
+    dict[int, tuple[str, str]]
+        Why a sample is to be rejected, kind and detail of its `SampleError`, by its place among the samples.
     """
-    size = sample.image.shape[1::-1]
-    box = np.sqrt(np.ptp(projected, axis=0).prod())
-    centre = np.median(projected, axis=0)
-    if box < 1 or (centre < 0).any() or (centre >= size).any():
-        raise SampleError(
+    sizes = np.array([sample.image.shape[1::-1] for sample in samples])
+    boxes = np.sqrt(np.ptp(projected, axis=1).prod(axis=1))
+    centres = np.median(projected, axis=1)
+    outside = (boxes < 1) | ((centres < 0) | (centres >= sizes)).any(axis=1)
+    # of what has no labels NaN, which is no mismatch; the jaw of 2d labels slides
+    mismatches = np.median(np.linalg.norm((projected - stacked_labels(samples))[:, 17:], axis=2), axis=1)
+    reasons = {}
+    for row in np.flatnonzero(outside | (mismatches > MAX_LANDMARK_MISMATCH * boxes)):
+        size = "{}x{}".format(*sizes[row])
+        reasons[row] = (
             "face outside the image",
-            f"Pose_Para puts a face of {box:.0f} px at {centre.round().tolist()} in a {size[0]}x{size[1]} photo; "
+            f"Pose_Para puts a face of {boxes[row]:.0f} px at {centres[row].round().tolist()} in a {size} photo; "
             "give the photo that was annotated",
-        )
-    if sample.landmarks is None:
-        return
-    mismatch = np.median(np.linalg.norm((projected - sample.landmarks)[17:], axis=1))  # the jaw of 2d labels slides
-    if mismatch > MAX_LANDMARK_MISMATCH * box:
-        raise SampleError(
+        ) if outside[row] else (
             "image size mismatch",
-            f"parameters and landmarks are {mismatch:.0f} px apart in the {size[0]}x{size[1]} photo; "
+            f"parameters and landmarks are {mismatches[row]:.0f} px apart in the {size} photo; "
             "give it as it was annotated, not resized or cropped since",
         )
+    return reasons
+
+
+def stacked_labels(samples: Sequence[FaceSample]) -> np.ndarray:
+    """Return the (B, 68, 2) labelled landmarks of B samples, NaN where there are none."""
+    none = np.full((68, 2), np.nan, np.float32)
+    return np.stack([none if sample.landmarks is None else sample.landmarks for sample in samples])
