@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asmgen.source_files import printable
+
 
 class SampleError(ValueError):
     """Why one sample cannot be used.
@@ -14,14 +16,13 @@ class SampleError(ValueError):
     kind : str
         The reason in a few fixed words, to count by.
     detail : str
-        What was wanted, what was found, and what to do; what cannot be printed in one line, as in names of files, is
-        escaped.
+        What was wanted, what was found, and what to do; made `printable`.
     preview : bytes
         A small JPEG of the photo, for people, where that helps.
     """
 
     def __init__(self, kind: str, detail: str, preview: bytes = b""):
-        detail = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in detail)
+        detail = printable(detail)
         super().__init__(kind, detail, preview)
         self.kind, self.detail, self.preview = kind, detail, preview
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, other ends of lines, and bytes of names that are not UTF-8."""
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -85,6 +89,6 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def storable(text: str) -> str:
-    """Return a text of file names that UTF-8 can hold: bytes that are none of it become ``\\udcNN``."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def printable(text: str) -> str:
+    """Return a text with names of files in it as one line that UTF-8 and terminals can hold; the rest is escaped."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

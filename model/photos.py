@@ -11,7 +11,7 @@ import numpy as np
 from asmgen.crop import Square, face_square
 from asmgen.landmark_files import read_landmarks
 from asmgen.locate import FaceLocator, Placement, box_square
-from asmgen.source_files import walk_folders
+from asmgen.source_files import printable, walk_folders
 from asmgen.w300lp import IMAGE_SUFFIXES
 
 LIST_SUFFIXES = (".txt", ".csv")
@@ -29,7 +29,7 @@ class Photo(NamedTuple):
     path : Path
         Of the file.
     name : str
-        Of what is written about it: path below the output folder, with ``/``, without ending.
+        Of what is written about it: path below the output folder, with ``/``, without ending, `printable`.
     """
 
     path: Path
@@ -61,14 +61,14 @@ def find_photos(paths: Sequence[Path], out_dir: Path, variants: Sequence[str] = 
     photos, out_dir = [], Path(out_dir).resolve()
     for path in map(Path, paths):
         if not path.is_dir():
-            photos.append(Photo(path, path.stem))
+            photos.append(Photo(path, printable(path.stem)))
             continue
         if path.resolve() == out_dir:
             raise ValueError(f"{path} cannot be both the folder of the photos and the output; choose another output")
         found = sorted(_photos_below(path, out_dir))
         if not found:
             raise ValueError(f"{path} holds no photo ({', '.join(IMAGE_SUFFIXES)})")
-        photos += [Photo(photo, photo.relative_to(path).with_suffix("").as_posix()) for photo in found]
+        photos += [Photo(photo, printable(photo.relative_to(path).with_suffix("").as_posix())) for photo in found]
     taken = {}
     for photo in photos:
         for variant in variants:

@@ -18,6 +18,7 @@ import torch
 from asmgen.crop import crop_image, placement_in_photo, square_transform
 from asmgen.images import read_photo
 from asmgen.locate import Placement
+from asmgen.source_files import printable
 from bfm.pose import transform_points
 from model.dual_stream import Face, TrainedFaces, draw_face
 from model.face_files import FaceWriter, FacialMaps, PhotoFace
@@ -57,8 +58,8 @@ class Outcome:
 
     def __str__(self) -> str:
         if self.error:
-            return f"{self.photo}: {self.error}"
-        wrote = f"{self.photo}: wrote {len(self.files)} files, {self.files[-1]}"
+            return printable(f"{self.photo}: {self.error}")
+        wrote = printable(f"{self.photo}: wrote {len(self.files)} files, {self.files[-1]}")
         return wrote + (
             "; photometric error {:.4f}, refined {:.4f}".format(*self.photometric) if self.photometric else ""
         )
