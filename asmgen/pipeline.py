@@ -23,7 +23,7 @@ from asmgen.build_folder import SCRATCH, claimed
 from asmgen.clusters import WorkersLost
 from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
-from asmgen.shard_job import Job, Placer, ShardPlan, fill_slice
+from asmgen.shard_job import Job, Placer, ShardPlan, StrictPlacer, fill_slice
 from asmgen.shards import ShardSet, shard_matches, shard_path
 from asmgen.w300lp import SampleEntry, find_samples
 from asmgen.workers import run_tasks, share
@@ -116,6 +116,9 @@ class PhotoPass:
         Photos to draw; None takes all.
     refit : bool
         Fit the model to the landmarks in place of reading the annotated parameters.
+    strict : bool
+        End at the first photo whose face cannot be placed (ValueError), in place of leaving it out; what is finished
+        is kept. No part of the settings.
 
     Raises
     ------
@@ -136,11 +139,12 @@ class PhotoPass:
 
     def __init__(
         self, root: str | Path, model: MorphableModel, *, size: int, encoding: str, chart: str, shard_size: int,
-        seed: int, count: int | None, refit: bool,
+        seed: int, count: int | None, refit: bool, strict: bool = False,
     ):
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding must be one of {ENCODINGS}, got {encoding!r}")
         self.entries = select(find_samples(Path(root).absolute()), count, seed)  # workers may be elsewhere
+        self._strict = strict
         self.face = face = model.face_only()
         self.chart = make_chart(face, chart, size)
         self.settings = {
@@ -178,6 +182,7 @@ class PhotoPass:
             Of each set, also of the shards that were there before. `fill_shards` says what may go wrong.
         """
         placer = partial(FacePlacer, self.face, self.settings["size"], self.settings["refit"])
+        placer = partial(StrictPlacer, placer) if self._strict else placer
         return fill_shards(self.entries, self.settings["shard_size"], placer, plans, self.constants, jobs, progress)
 
 

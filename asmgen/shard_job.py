@@ -35,6 +35,27 @@ class Placer(Protocol):
         """Read the first photos, at least one: each one's face, or why it gives no sample."""
 
 
+class StrictPlacer:
+    """Places faces, and ends the build at the first photo of which that fails.
+
+    Parameters
+    ----------
+    placer : Callable[[], Placer]
+        Makes what places them.
+    """
+
+    def __init__(self, placer: Callable[[], Placer]):
+        self._placer = placer()
+
+    def place_batch(self, entries: Sequence[SampleEntry]) -> list[Placed]:
+        """Read the first photos, at least one; ValueError if one gives no face."""
+        placed = self._placer.place_batch(entries)
+        for entry, face in zip(entries, placed):
+            if isinstance(face, SampleError):
+                raise ValueError(f"{entry.source}: {face}; or build without --strict, which leaves it out") from face
+        return placed
+
+
 class SampleMaker(Protocol):
     """Makes the samples of one set; read by every worker, so it holds what is computed once."""
 

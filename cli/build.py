@@ -17,6 +17,8 @@ _MODEL_OPTIONS = (
                  show_default=True, help="UV chart; 'file' is the one that came with the model."),
     click.option("--encoding", type=click.Choice(["dense", "params"]), default="dense", show_default=True,
                  help="dense: the face model's maps are stored; params: coefficients only, the reader makes them."),
+    click.option("--strict", is_flag=True, help="Stop at the first photo that cannot be read or whose face cannot be "
+                                                "placed, in place of leaving it out with the reason."),
 )
 
 

@@ -64,20 +64,26 @@ class FtdMaker:
             except SampleError as error:
                 writer.reject(face.fields["source"], str(error), _preview(face.crop))
 
-    def _surfaces(self, faces: Sequence[PlacedFace]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Vertices and I_u of each face, by matrix products of all."""
+    def _surfaces(self, faces: Sequence[PlacedFace]) -> Iterator[tuple[np.ndarray, ...]]:
+        """Vertices of each face, I_u where it is scored, and the map of I_u if that is stored; of all faces at once."""
         if faces:
             id_coeffs, exp_coeffs, albedo_coeffs = (
                 np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")
             )
-            yield from zip(self.mapper.vertices(id_coeffs, exp_coeffs), self.mapper.linear_albedo(albedo_coeffs))
+            stored = self._encoding == "dense"
+            maps = self.mapper.linear_albedo(albedo_coeffs) if stored else [None] * len(faces)
+            yield from zip(
+                self.mapper.vertices(id_coeffs, exp_coeffs), self._texels.linear_albedo(albedo_coeffs), maps
+            )
 
-    def _sample(self, face: PlacedFace, vertices: np.ndarray, linear_albedo: np.ndarray) -> dict:
+    def _sample(
+        self, face: PlacedFace, vertices: np.ndarray, scored_albedo: np.ndarray, linear_albedo: np.ndarray | None
+    ) -> dict:
         """One face with its texture; SampleError if it is not chosen."""
         texture = self.mapper.extract(
             np.asarray(face.photo), vertices, face.pose, face.position, face.fields["light"]
         )
-        scores = measure(texture, linear_albedo, self._texels, face.pose)
+        scores = measure(texture, scored_albedo, self._texels, face.pose)
         reason = self._selection.reason(scores)
         if reason:
             raise SampleError(*reason.split(": ", 1))
@@ -88,7 +94,7 @@ class FtdMaker:
             "mask": texture.visible.astype(np.uint8),
             **{name: np.float32(score) for name, score in asdict(scores).items()},
         }
-        if self._encoding == "dense":
+        if linear_albedo is not None:
             sample["linear_albedo_map"] = quantize_albedo(linear_albedo)
         return sample
 
@@ -144,6 +150,7 @@ def build_ftd(
     seed: int = 0,
     count: int | None = None,
     refit: bool = False,
+    strict: bool = False,
     lit: bool = False,
     selection: Selection = Selection(),
     asmd_dir: str | Path | None = None,
@@ -178,6 +185,8 @@ def build_ftd(
         Photos to draw; None takes all.
     refit : bool
         Fit the model to the landmarks in place of reading the annotated parameters.
+    strict : bool
+        End at the first photo whose face cannot be placed, see `PhotoPass`.
     lit : bool
         Store the photo's colours undivided by the shading.
     selection : Selection
@@ -196,7 +205,7 @@ def build_ftd(
     """
     photos = PhotoPass(
         root, model, size=size, encoding=encoding, chart=chart, shard_size=shard_size, seed=seed, count=count,
-        refit=refit,
+        refit=refit, strict=strict,
     )
     plans = [ftd_plan(photos, out_dir, selection, lit)]
     if asmd_dir is not None:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from bad_photos import BROKEN, RIGHT, source, write_odd
-from toy_tree import MODEL, write_tree
+from click.testing import CliRunner
+from toy_tree import MODEL, hashes, write_tree
 from tqdm import tqdm
 
 from asmgen.build import build_asmd
@@ -21,6 +22,8 @@ from asmgen.images import decode_image, read_photo
 from asmgen.rejection import SampleError
 from asmgen.shards import ShardSet, verify_shards
 from asmgen.w300lp import find_samples
+from bfm.model_file import save_model
+from cli.main import main
 from model.evaluation.annotations import NO_SHAPE, read_annotations
 from model.photos import PhotoLocator, find_photos
 from model.reconstruct import Outcome, Reconstructor
@@ -155,3 +158,30 @@ print(failed)
     )
     failed = sum(case.of_landmarks is not None for case in BROKEN.values())
     assert (done.stdout, done.stderr) == (f"9400 9400 3\n{failed}\n", "")
+
+
+@pytest.mark.parametrize("command", ["asmd", "ftd"])
+def test_a_strict_build_stops_at_the_first_and_goes_on_without(tmp_path, command):
+    """Shards that are finished are kept; what a threshold leaves out is no bad input; the bytes are as ever."""
+    write_tree(tmp_path / "photos", {"AFW": 5})
+    save_model(MODEL, tmp_path / "model.h5")
+    given = [
+        "build", command, str(tmp_path / "photos"), "--face-model", str(tmp_path / "model.h5"), "--size", "64",
+        "--shard-size", "2", *(["--max-yaw", "1"] if command == "ftd" else []),
+    ]
+    stopped = CliRunner().invoke(main, [*given, str(tmp_path / "out"), "--strict"])
+    assert stopped.exit_code == 1
+    assert re.search(
+        r"^Error: AFW/AFW_3_0: unreadable image: AFW_3_0.jpg cannot be decoded \(.+\); replace or remove it; or build "
+        r"without --strict, which leaves it out$", stopped.output, re.MULTILINE
+    )
+    (kept,) = (tmp_path / "out").glob("*.h5")
+    before = kept.read_bytes()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {kept.name, "build.json"}
+    for folder in ("out", "other"):
+        assert CliRunner().invoke(main, [*given, str(tmp_path / folder)]).exit_code == 0
+    assert kept.read_bytes() == before
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "other")
+    (tmp_path / "photos/AFW/AFW_3_0.jpg").unlink()
+    passed = CliRunner().invoke(main, [*given, str(tmp_path / "strict"), "--strict"])
+    assert passed.exit_code == 0 and ("turned too far" in passed.output) == (command == "ftd")
