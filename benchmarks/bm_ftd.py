@@ -192,7 +192,7 @@ def _stages(worker: OneWorker, rounds: int) -> dict[str, float]:
     mapper, texels = worker.mapper, ScoreTexels.from_model(worker.face, worker.chart)
     faces = worker.placed()[:BATCH]
     coeffs = [np.stack([face.fields[key] for face in faces]) for key in ("id_coeffs", "exp_coeffs", "albedo_coeffs")]
-    shapes, linear = mapper.vertices(*coeffs[:2]), mapper.linear_albedo(coeffs[2])
+    shapes, linear = mapper.vertices(*coeffs[:2]), texels.linear_albedo(coeffs[2])
     textures = [
         mapper.extract(face.photo, vertices, face.pose, face.position, face.fields["light"])
         for face, vertices in zip(faces, shapes)
@@ -206,7 +206,8 @@ def _stages(worker: OneWorker, rounds: int) -> dict[str, float]:
     timings = interleaved({
         "photo, crop and light": lambda: worker.placer.place_batch(worker.entries[:BATCH]),
         "vertices": lambda: mapper.vertices(*coeffs[:2]),
-        "I_u": lambda: mapper.linear_albedo(coeffs[2]),
+        "I_u (dense)": lambda: mapper.linear_albedo(coeffs[2]),
+        "I_u where it is scored": lambda: texels.linear_albedo(coeffs[2]),
         "texture, all of it": each(mapper.extract, [face.photo for face in faces], shapes, poses, positions,
                                    [face.fields["light"] for face in faces]),
         "  of which places and normals": each(mapper.surface.place, shapes, poses, positions),

@@ -2,7 +2,7 @@
 
 They are taken on texels of the chart, so they mean the same for every size of the photo.
 
-Dimension key: S side of the chart, N texels that scores are taken over.
+Dimension key: B batch, K modes of the albedo, S side of the chart, N texels that scores are taken over.
 """
 
 from __future__ import annotations
@@ -43,10 +43,16 @@ class ScoreTexels:
     part : np.ndarray
         (N,) int8 part of the skin: 0 forehead, 1 about the eyes, 2 nose and chin, 3 and 4 the subject's left and
         right cheek with the jaw; -1 for eyes, brows and mouth themselves.
+    mean_albedo : np.ndarray
+        (N, 3) float32 RGB of the mean face there, not clipped.
+    albedo_basis : np.ndarray
+        (K, N, 3) float32 modes of the albedo there.
     """
 
     surface: np.ndarray
     part: np.ndarray
+    mean_albedo: np.ndarray
+    albedo_basis: np.ndarray
 
     @classmethod
     def from_model(cls, model: MorphableModel, chart: Chart) -> ScoreTexels:
@@ -69,7 +75,31 @@ class ScoreTexels:
         lattice[step // 2::step, step // 2::step] = True
         surface = np.flatnonzero(surface_texels(model, chart) & lattice)
         part = np.where(_features(model, chart), -1, _parts(model, chart)).ravel()[surface]
-        return cls(surface, part.astype(np.int8))
+        to_texels = chart.to_texels[surface]
+        modes = [to_texels @ mode for mode in model.albedo_basis]
+        return cls(
+            surface, part.astype(np.int8), to_texels @ model.mean_albedo,
+            np.reshape(modes, (-1, len(surface), 3)).astype(np.float32),
+        )
+
+    def linear_albedo(self, albedo_coeffs: np.ndarray) -> np.ndarray:
+        """Return I_u at these texels; of the same coefficients as `TextureMapper.linear_albedo`, and equal to it there.
+
+        Parameters
+        ----------
+        albedo_coeffs : np.ndarray
+            (B, K) standard deviations; (B, 0) is the mean albedo.
+
+        Returns
+        -------
+        np.ndarray
+            (B, N, 3) float32 RGB, clipped to [0, 1].
+        """
+        basis = self.albedo_basis.reshape(-1, self.mean_albedo.size)
+        if not albedo_coeffs.shape[1]:
+            basis = basis[:0]
+        albedo = self.mean_albedo + (albedo_coeffs @ basis).reshape(-1, *self.mean_albedo.shape)
+        return np.clip(albedo, 0, 1, out=albedo)
 
 
 def _features(model: MorphableModel, chart: Chart) -> np.ndarray:
@@ -109,7 +139,7 @@ def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, po
     texture : Texture
         The photo on the chart.
     linear_albedo : np.ndarray
-        (S, S, 3) I_u, RGB in [0, 1].
+        (N, 3) I_u at `texels`, RGB in [0, 1].
     texels : ScoreTexels
         Of the same chart.
     pose : np.ndarray
@@ -126,7 +156,7 @@ def measure(texture: Texture, linear_albedo: np.ndarray, texels: ScoreTexels, po
     visible_fraction, yaw = float(in_sight.mean()), yaw_degrees(pose)
     if not len(skin):
         return Scores(visible_fraction, yaw, *[np.nan] * 5)
-    photo, albedo = (colours.reshape(-1, 3)[seen] for colours in (texture.colours, linear_albedo))
+    photo, albedo = texture.colours.reshape(-1, 3)[seen], linear_albedo[in_sight]
     shading, sideways = texture.shading.ravel()[seen], texture.normals[..., 0].ravel()[seen]
     skin_like = _skin_like(photo[skin], albedo[skin], shading[skin])
     return Scores(

@@ -38,7 +38,7 @@ def verdicts() -> dict:
             fit = refitter.fit(photo.image, photo.landmarks, photo.landmark_kind)
             vertices = mapper.vertices(fit.id_coeffs[None], fit.exp_coeffs[None])[0]
             texture = mapper.extract(np.asarray(photo.image), vertices, fit.pose, fit.position, fit.light)
-            scores = measure(texture, mapper.linear_albedo(fit.albedo_coeffs[None])[0], texels, fit.pose)
+            scores = measure(texture, texels.linear_albedo(fit.albedo_coeffs[None])[0], texels, fit.pose)
             found[Path(entry.source).name] = scores, Selection().reason(scores)
     return found
 

@@ -60,6 +60,11 @@ def toy():
     return model, chart, ScoreTexels.from_model(model, chart)
 
 
+def at(texels, colours):
+    """Colours of a map where scores are taken."""
+    return colours.reshape(-1, 3)[texels.surface]
+
+
 def flat_texture(chart, colour, visible=None, shading=1.0) -> Texture:
     """A texture of one colour under one shading."""
     shape = chart.mask.shape
@@ -70,6 +75,18 @@ def flat_texture(chart, colour, visible=None, shading=1.0) -> Texture:
         visible=chart.mask if visible is None else visible, normals=normals,
         shading=np.full(shape, shading, np.float32), mirrored=np.arange(chart.size**2),
     )
+
+
+def test_the_albedo_of_scores_is_that_of_the_map(toy):
+    model, chart, texels = toy
+    mapper = TextureMapper(model, chart)
+    coeffs = 20 * np.random.default_rng(0).standard_normal((3, len(model.albedo_basis)), np.float32)
+    for given in (coeffs, coeffs[:, :0]):
+        albedo = texels.linear_albedo(given)
+        assert albedo.dtype == np.float32
+        for each, whole in zip(albedo, mapper.linear_albedo(given), strict=True):
+            np.testing.assert_allclose(each, at(texels, whole), atol=2e-6)
+    assert {0, 1} <= set(np.unique(texels.linear_albedo(coeffs)))  # clipped
 
 
 def test_scores_of_made_textures(toy):
@@ -85,7 +102,7 @@ def test_scores_of_made_textures(toy):
     texture.colours.reshape(-1, 3)[burnt, 2] = 250 / 255
     texture.colours.reshape(-1, 3)[hidden] = 1  # not in sight, so of no account
     before = texture.colours.copy(), linear.copy()
-    scores = measure(texture, linear, texels, np.radians([20, -37.5, 10]))
+    scores = measure(texture, at(texels, linear), texels, np.radians([20, -37.5, 10]))
     assert scores.visible_fraction == pytest.approx(1 - len(hidden) / len(texels.surface))
     assert scores.yaw == pytest.approx(37.5)
     assert scores.saturation == pytest.approx(len(burnt) / len(seen))
@@ -110,7 +127,7 @@ def test_light_ratio_is_that_of_the_halves_by_their_normals(toy):
         skin = texels.surface[texels.part >= 0]
         right = facing > np.median(facing.reshape(-1)[skin])
         texture = replace(texture, colours=linear * np.where(right, 0.9, 0.6).astype(np.float32)[..., None])
-        assert measure(texture, linear, texels, np.zeros(3)).light_ratio == pytest.approx(1.5, rel=1e-4)
+        assert measure(texture, at(texels, linear), texels, np.zeros(3)).light_ratio == pytest.approx(1.5, rel=1e-4)
 
 
 def test_skin_fraction_is_of_the_worst_part(toy):
@@ -118,17 +135,18 @@ def test_skin_fraction_is_of_the_worst_part(toy):
     _, chart, texels = toy
     linear = np.broadcast_to(np.float32([0.5, 0.4, 0.3]), (65, 65, 3)).copy()
     texture, rng = flat_texture(chart, [0.5, 0.4, 0.3]), np.random.default_rng(3)
-    assert measure(texture, linear, texels, np.zeros(3)).skin_fraction == 1
+    assert measure(texture, at(texels, linear), texels, np.zeros(3)).skin_fraction == 1
     sizes = np.bincount(texels.part + 1, minlength=6)[1:]
     part = int(sizes.argmax())
     of_part = texels.surface[texels.part == part]
     off = rng.choice(of_part, len(of_part) // 3, replace=False)
     texture.colours.reshape(-1, 3)[off] = [0.1, 0.2, 0.5]
-    assert measure(texture, linear, texels, np.zeros(3)).skin_fraction == pytest.approx(1 - len(off) / len(of_part))
+    scores = measure(texture, at(texels, linear), texels, np.zeros(3))
+    assert scores.skin_fraction == pytest.approx(1 - len(off) / len(of_part))
     few = np.union1d(off[:len(texels.surface) // 50], texels.surface[texels.part != part])
     texture = replace(texture, visible=np.isin(np.arange(65 * 65), few).reshape(65, 65))
     skin = np.setdiff1d(few, texels.surface[texels.part < 0])
-    assert measure(texture, linear, texels, np.zeros(3)).skin_fraction == pytest.approx(
+    assert measure(texture, at(texels, linear), texels, np.zeros(3)).skin_fraction == pytest.approx(
         1 - len(texels.surface) // 50 / len(skin)
     )
 
@@ -149,7 +167,7 @@ def test_skin_is_told_relative_to_the_face_itself(toy):
         texture = flat_texture(chart, [0, 0, 0])
         texture.colours[:] = face
         texture.colours.reshape(-1, 3)[some] *= np.float32(factor)
-        return measure(texture, linear, texels, np.zeros(3)).skin_fraction < 1 - 0.9 * len(some) / len(part)
+        return measure(texture, at(texels, linear), texels, np.zeros(3)).skin_fraction < 1 - 0.9 * len(some) / len(part)
 
     assert not found([1, 1, 1]) and not found(1.15) and not found(0.85) and not found([1.05, 1, 0.95])
     assert found(1.5) and found(0.65)
@@ -161,12 +179,12 @@ def test_skin_is_told_relative_to_the_face_itself(toy):
 def test_nothing_in_sight_is_no_error(toy):
     _, chart, texels = toy
     texture = flat_texture(chart, [0.5, 0.4, 0.3], np.zeros_like(chart.mask))
-    scores = measure(texture, texture.colours, texels, np.zeros(3))
+    scores = measure(texture, at(texels, texture.colours), texels, np.zeros(3))
     assert scores.visible_fraction == 0 and np.isnan(list(asdict(scores).values())[2:]).all()
     assert Selection().reason(scores) == "too little visible: 0, at least 0.3 wanted"
     one = np.zeros_like(chart.mask)
     one.reshape(-1)[texels.surface[texels.part >= 0][0]] = True
-    scores = measure(replace(texture, visible=one), texture.colours, texels, np.zeros(3))
+    scores = measure(replace(texture, visible=one), at(texels, texture.colours), texels, np.zeros(3))
     assert (scores.light_ratio, scores.skin_fraction) == (1, 1)
 
 
@@ -201,7 +219,7 @@ class Studio:
         else:
             light, _ = self.photometry.fit_light(image, *shape, albedo_coeffs, *placement)
         texture = self.mapper.extract(image, self.face.mean_shape, *placement, light)
-        return measure(texture, self.mapper.linear_albedo(albedo_coeffs[None])[0], self.texels, placement[0])
+        return measure(texture, self.texels.linear_albedo(albedo_coeffs[None])[0], self.texels, placement[0])
 
 
 @pytest.fixture(scope="module")
