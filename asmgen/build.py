@@ -136,6 +136,8 @@ def build_asmd(
     seed: int = 0,
     count: int | None = None,
     refit: bool = False,
+    strict: bool = False,
+    repair: bool = False,
     progress: Callable[..., tqdm] = tqdm,
 ) -> BuildSummary:
     """Turn a tree of annotated photos into ASMD shards; a run that was stopped continues.
@@ -168,6 +170,10 @@ def build_asmd(
         Photos to draw; None takes all.
     refit : bool
         Fit the model to the landmarks in place of reading the annotated parameters.
+    strict : bool
+        End at the first photo whose face cannot be placed, see `PhotoPass`.
+    repair : bool
+        Compare every byte of the shards that are there with its digest, and make those again that are damaged.
     progress : Callable[..., tqdm]
         Makes the progress bar; called as tqdm is.
 
@@ -179,6 +185,6 @@ def build_asmd(
     """
     photos = PhotoPass(
         root, model, size=size, encoding=encoding, chart=chart, shard_size=shard_size, seed=seed, count=count,
-        refit=refit,
+        refit=refit, strict=strict,
     )
-    return photos.fill([asmd_plan(photos, out_dir, compression, device)], jobs, progress)[0]
+    return photos.fill([asmd_plan(photos, out_dir, compression, device)], jobs, progress, repair)[0]

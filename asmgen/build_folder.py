@@ -11,6 +11,7 @@ from pathlib import Path
 from asmgen.dataset_files import write_whole
 from asmgen.folder_lock import locked
 from asmgen.shard_job import ShardPlan
+from asmgen.shards import shard_matches
 from asmgen.writing import sync, writing
 
 SETTINGS_FILE = "build.json"
@@ -21,13 +22,15 @@ SCRATCH = "scratch-"
 
 
 @contextmanager
-def claimed(plans: Sequence[ShardPlan]) -> Iterator[None]:
+def claimed(plans: Sequence[ShardPlan], repair: bool = False) -> Iterator[None]:
     """Hold the folders of some sets for one build; what a killed one has left is removed, and what this one leaves.
 
     Parameters
     ----------
     plans : Sequence[ShardPlan]
         The sets; their folders and settings are made if they are not there.
+    repair : bool
+        Write settings again that are damaged or missing, where a shard tells that the build is the same.
 
     Raises
     ------
@@ -38,15 +41,15 @@ def claimed(plans: Sequence[ShardPlan]) -> Iterator[None]:
     """
     if len({plan.out_dir.resolve() for plan in plans}) < len(plans):
         raise ValueError(f"every set needs a folder of its own, got {plans[0].out_dir} for two")
-    _check_settings(plans)
+    _check_settings(plans, repair)
     for plan in plans:
         with writing(plan.out_dir):
             plan.out_dir.mkdir(parents=True, exist_ok=True)
     with locked(*(plan.out_dir for plan in plans)):
-        _check_settings(plans)  # another build may have begun and ended since
+        _check_settings(plans, repair)  # another build may have begun and ended since
         for plan in plans:
             _remove_leftovers(plan.out_dir)
-            _write_settings(plan.out_dir / SETTINGS_FILE, plan.settings)
+            _write_settings(plan.out_dir / SETTINGS_FILE, plan.settings, repair)
         try:
             yield
         finally:
@@ -54,19 +57,26 @@ def claimed(plans: Sequence[ShardPlan]) -> Iterator[None]:
                 _remove_leftovers(plan.out_dir)
 
 
-def _check_settings(plans: Sequence[ShardPlan]) -> None:
+def _check_settings(plans: Sequence[ShardPlan], repair: bool) -> None:
     """Raise if a folder holds a build with other settings, or with none."""
     for plan in plans:
         path, settings = plan.out_dir / SETTINGS_FILE, plan.settings
+        shards = sorted(plan.out_dir.glob("*.h5")) if repair else ()
+        if any(shard_matches(shard, settings | plan.attributes) for shard in shards):
+            continue
         if not path.exists():
             if any(plan.out_dir.glob("*.h5")):
-                raise FileExistsError(f"{plan.out_dir} holds shards but no {SETTINGS_FILE}; build into an empty folder")
+                raise FileExistsError(
+                    f"{plan.out_dir} holds shards but no {SETTINGS_FILE}; build with --repair, which writes it for "
+                    "shards of this build, or into an empty folder"
+                )
             continue
         try:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(
-                f"{path} must be a JSON file of settings ({error}); build into an empty folder"
+                f"{path} must be a JSON file of settings ({error}); build with --repair, or into an empty "
+                "folder"
             ) from error
         for key in sorted(settings.keys() | found.keys()):
             if settings.get(key) != found.get(key):
@@ -76,10 +86,11 @@ def _check_settings(plans: Sequence[ShardPlan]) -> None:
                 )
 
 
-def _write_settings(path: Path, settings: dict) -> None:
-    """Write the settings, once."""
-    if not path.exists():
-        write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
+def _write_settings(path: Path, settings: dict, repair: bool) -> None:
+    """Write the settings, once, unless they are to be repaired."""
+    content = (json.dumps(settings, indent=2) + "\n").encode()
+    if not path.exists() or repair and path.read_bytes() != content:
+        write_whole(path, content)
         sync(path)
         sync(path.parent)
 

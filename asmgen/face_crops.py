@@ -127,6 +127,7 @@ def build_faces(
     jobs: int = 1,
     seed: int = 0,
     count: int | None = None,
+    repair: bool = False,
     progress: Callable[..., tqdm] = tqdm,
 ) -> BuildSummary:
     """Turn a tree of photos into shards of face crops; a run that was stopped continues.
@@ -154,6 +155,8 @@ def build_faces(
         Of the draw of `count` photos.
     count : int | None
         Photos to draw; None takes all.
+    repair : bool
+        Compare every byte of the shards that are there with its digest, and make those again that are damaged.
     progress : Callable[..., tqdm]
         Makes the progress bar; called as tqdm is.
 
@@ -176,7 +179,7 @@ def build_faces(
         **photo_settings(entries),
     }
     plan = ShardPlan(Path(out_dir), settings, {"pixels": CONVENTIONS["pixels"]}, _FacesMaker())
-    return fill_shards(entries, shard_size, partial(FaceCropper, locator, size), [plan], {}, jobs, progress)[0]
+    return fill_shards(entries, shard_size, partial(FaceCropper, locator, size), [plan], {}, jobs, progress, repair)[0]
 
 
 def open_faces(source: str | Path | Sequence) -> ShardSet:

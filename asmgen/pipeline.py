@@ -57,6 +57,8 @@ class BuildSummary:
         Samples of this run; the rest was there.
     photos : int
         Photos that this run read.
+    replaced : tuple[str, ...]
+        Names of shards that were there, damaged or not of this build, and were made again.
     seconds : float
         Time of this run.
     beside : tuple[BuildSummary, ...]
@@ -72,6 +74,7 @@ class BuildSummary:
     scores: dict[str, float]
     written: int
     photos: int
+    replaced: tuple[str, ...]
     seconds: float
     beside: tuple[BuildSummary, ...] = field(default=())
 
@@ -87,6 +90,8 @@ class BuildSummary:
                 f"landmarks {self.landmark_error:.2f} px from their labels in the crop, "
                 f"{self.landmark_percent:.2f} % of the face box"
             )
+        if self.replaced:
+            lines.append(f"made again, as they were damaged: {', '.join(self.replaced)}")
         lines.append(
             f"{self.written} samples in {self.seconds:.1f} s, {self.photos / max(self.seconds, 1e-9):.1f} images/s"
         )
@@ -164,7 +169,9 @@ class PhotoPass:
             "landmarks": face.landmarks, "mirror": face.mirror, "regions": face.regions,
         }
 
-    def fill(self, plans: Sequence[ShardPlan], jobs: int, progress: Callable[..., tqdm] = tqdm) -> list[BuildSummary]:
+    def fill(
+        self, plans: Sequence[ShardPlan], jobs: int, progress: Callable[..., tqdm] = tqdm, repair: bool = False
+    ) -> list[BuildSummary]:
         """Write the shards that are missing; each photo is read, fitted and cropped once for all sets.
 
         Parameters
@@ -175,6 +182,8 @@ class PhotoPass:
             Worker processes; the shards do not depend on it.
         progress : Callable[..., tqdm]
             Makes the progress bar; called as tqdm is.
+        repair : bool
+            Compare every byte of the shards that are there with its digest, and make those again that are damaged.
 
         Returns
         -------
@@ -183,14 +192,16 @@ class PhotoPass:
         """
         placer = partial(FacePlacer, self.face, self.settings["size"], self.settings["refit"])
         placer = partial(StrictPlacer, placer) if self._strict else placer
-        return fill_shards(self.entries, self.settings["shard_size"], placer, plans, self.constants, jobs, progress)
+        return fill_shards(
+            self.entries, self.settings["shard_size"], placer, plans, self.constants, jobs, progress, repair
+        )
 
 
 def fill_shards(
     entries: Sequence[SampleEntry], shard_size: int, placer: Callable[[], Placer], plans: Sequence[ShardPlan],
-    constants: dict, jobs: int, progress: Callable[..., tqdm] = tqdm,
+    constants: dict, jobs: int, progress: Callable[..., tqdm] = tqdm, repair: bool = False,
 ) -> list[BuildSummary]:
-    """Write the shards that are missing; each photo is read and its face placed once for all sets.
+    """Write the shards that are missing or cannot be opened; each photo is read and its face placed once for all sets.
 
     Parameters
     ----------
@@ -208,6 +219,9 @@ def fill_shards(
         Worker processes; the shards do not depend on it.
     progress : Callable[..., tqdm]
         Makes the progress bar; called as tqdm is.
+    repair : bool
+        Compare every byte of the shards that are there with its digest, and make those again that are damaged; settings
+        that are damaged or missing beside a shard of this build are written again.
 
     Returns
     -------
@@ -226,16 +240,17 @@ def fill_shards(
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
     slices = [entries[start:start + shard_size] for start in range(0, len(entries), shard_size)]
-    with claimed(plans):
-        tasks = []
+    with claimed(plans, repair):
+        tasks, replaced = [], []
         for index, part in enumerate(slices):
             paths = [shard_path(plan.out_dir.absolute(), index, len(slices)) for plan in plans]
             missing = [
-                None if shard_matches(path, plan.settings | plan.attributes) else path
+                None if shard_matches(path, plan.settings | plan.attributes, every_byte=repair) else path
                 for plan, path in zip(plans, paths)
             ]
             if any(missing):
                 tasks.append((part, missing))
+                replaced.append([path and path.exists() for path in missing])
         photos = sum(len(part) for part, _ in tasks)
         with progress(
             total=len(entries), initial=len(entries) - photos, unit="photo", desc=plans[0].out_dir.name
@@ -244,7 +259,10 @@ def fill_shards(
                 _fill(Job(placer, constants, plans), tasks, jobs, bar)
     seconds = time.perf_counter() - started
     return [
-        _summarize(plan, [paths[number] for _, paths in tasks if paths[number]], photos, seconds)
+        _summarize(
+            plan, [paths[number] for _, paths in tasks if paths[number]],
+            [paths[number].name for (_, paths), were in zip(tasks, replaced) if were[number]], photos, seconds,
+        )
         for number, plan in enumerate(plans)
     ]
 
@@ -299,7 +317,9 @@ def _file_size(path: Path) -> int:
         return -1
 
 
-def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float) -> BuildSummary:
+def _summarize(
+    plan: ShardPlan, written: list[Path], replaced: list[str], photos: int, seconds: float
+) -> BuildSummary:
     """Read the numbers of the summary back from the shards."""
     shards = ShardSet(plan.out_dir)
     new = shards if len(written) == len(shards.paths) else ShardSet(written) if written else ()  # heads take time
@@ -315,7 +335,7 @@ def _summarize(plan: ShardPlan, written: list[Path], photos: int, seconds: float
     return BuildSummary(
         kind=plan.settings["kind"], samples=len(shards), rejected=count_reasons(shards.rejected),
         out_of_range=int(out_of_range), landmark_error=error, landmark_percent=percent, scores=scores,
-        written=len(new), photos=photos, seconds=seconds,
+        written=len(new), photos=photos, replaced=tuple(replaced), seconds=seconds,
     )
 
 

@@ -43,6 +43,9 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
         click.option("--scheduler", metavar="ADDRESS",
                      help="Of the cluster, as tcp://host:8786.  [default: DASK_SCHEDULER_ADDRESS or RAY_ADDRESS]"),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --count."),
+        click.option("--repair", is_flag=True,
+                     help="Compare every byte of the shards in OUT with its digest, and make those again that are "
+                          "damaged; the others are kept."),
     )
 
     def decorate(command: Callable) -> Callable:

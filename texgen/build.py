@@ -151,6 +151,7 @@ def build_ftd(
     count: int | None = None,
     refit: bool = False,
     strict: bool = False,
+    repair: bool = False,
     lit: bool = False,
     selection: Selection = Selection(),
     asmd_dir: str | Path | None = None,
@@ -187,6 +188,8 @@ def build_ftd(
         Fit the model to the landmarks in place of reading the annotated parameters.
     strict : bool
         End at the first photo whose face cannot be placed, see `PhotoPass`.
+    repair : bool
+        Compare every byte of the shards that are there with its digest, and make those again that are damaged.
     lit : bool
         Store the photo's colours undivided by the shading.
     selection : Selection
@@ -210,5 +213,5 @@ def build_ftd(
     plans = [ftd_plan(photos, out_dir, selection, lit)]
     if asmd_dir is not None:
         plans.append(asmd_plan(photos, asmd_dir))
-    summary, *beside = photos.fill(plans, jobs, progress)
+    summary, *beside = photos.fill(plans, jobs, progress, repair)
     return replace(summary, beside=tuple(beside))
