@@ -35,16 +35,34 @@ class UpsampledConv2d(nn.Conv2d):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, outgoing, 2H, 2W) features of (B, incoming, H, W) ones."""
+        if features.shape[2:] == (1, 1):  # interpolation would loop over samples and channels in four threads of a GPU
+            return super().forward(features.expand(-1, -1, 2, 2))
         if min(features.shape[2:]) < _MERGED_FROM:
             return super().forward(F.interpolate(features, scale_factor=2, mode="bilinear"))
         last = self.weight.is_contiguous(memory_format=torch.channels_last)
         with full_precision(features):
             kernels = (self.weight.flatten(2) @ self.mixed).unflatten(2, (4, 3, 3)).movedim(2, 0).flatten(0, 1)
             kernels = kernels.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-        four = F.conv2d(features, kernels, padding=1).unflatten(1, (2, 2, -1))  # (B, 2, 2, outgoing, H, W)
+        four = F.conv2d(features, kernels, padding=1)
+        if last:
+            four = _ChannelsLastGradient.apply(four)
+        four = four.unflatten(1, (2, 2, -1))  # (B, 2, 2, outgoing, H, W)
         if last:  # as F.pixel_shuffle, which on a GPU gives up the memory format
             return four.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
         return four.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+
+
+class _ChannelsLastGradient(torch.autograd.Function):
+    """What is given; its gradient in the memory order of the convolution that it goes to, which else copies it slowly:
+    compiled, the copy is part of what makes the gradient."""
+
+    @staticmethod
+    def forward(ctx, features):
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.contiguous(memory_format=torch.channels_last)
 
 
 class FullPrecisionConv2d(nn.Conv2d):

@@ -83,6 +83,7 @@ class Task(ABC):
             dataset.sources, config.validation_fraction, config.seed, config.validation_samples
         )
         self.on_gpu = device.type == "cuda"
+        torch.backends.cudnn.benchmark = self.on_gpu  # batches are alike, so trying cuDNN's ways once pays
         use_channels_last = config.channels_last and self.on_gpu
         self.memory_format = torch.channels_last if use_channels_last else torch.contiguous_format
         torch.manual_seed(config.seed)  # for the initial weights

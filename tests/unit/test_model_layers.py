@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.layers import FullPrecisionConv2d, UpsampledConv2d
 
@@ -36,6 +37,34 @@ def test_small_features_are_upsampled_first():
     layer, features = UpsampledConv2d(5, 3), torch.randn(2, 5, 31, 40)
     plain = F.conv2d(F.interpolate(features, scale_factor=2, mode="bilinear"), layer.weight, padding=1)
     assert torch.equal(layer(features), plain)
+
+
+def test_a_single_pixel_is_repeated():
+    layer, features = UpsampledConv2d(5, 3).double(), torch.randn(2, 5, 1, 1, dtype=torch.float64)
+    plain = F.conv2d(F.interpolate(features, scale_factor=2, mode="bilinear"), layer.weight, padding=1)
+    torch.testing.assert_close(layer(features), plain, rtol=0, atol=1e-14)
+
+
+class GradientOrders(TorchDispatchMode):
+    """Notes whether the gradients that go back through convolutions are channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels_last = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten.convolution_backward.default:
+            self.channels_last.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+def test_the_gradient_comes_in_the_memory_order_of_the_convolution(layout):
+    layer = UpsampledConv2d(8, 8).to(memory_format=layout)
+    made = layer(torch.randn(2, 8, 32, 32).to(memory_format=layout))
+    with GradientOrders() as seen:
+        made.square().sum().backward()
+    assert seen.channels_last == [layout == torch.channels_last]
 
 
 def test_a_last_convolution_keeps_the_precision_of_its_weights():
