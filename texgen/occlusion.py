@@ -107,15 +107,21 @@ class Occlusion:
 
 def _deep(texels, asked, cell):
     """Which of the texels asked for lie more than a cell deeper than another texel in their cell."""
-    column, row = (((values - values.min()) / cell).astype(np.int32) for values in texels[:2])
-    about = np.arange(len(column))
-    for values in (column, row) if len(asked) else ():
-        among, values = values[asked], values[about]
-        about = about[(values >= among.min()) & (values <= among.max())]
-    place, depth = row.astype(np.intp) * (column.max() + 1) + column, texels[2]
+    if not len(asked):
+        return asked
+    places, depth = texels[:2], texels[2]
+    origin, among = places.min(axis=1), places.take(asked, axis=1)
+    about = _between(texels, among.min(axis=1) - cell, among.max(axis=1) + cell)
+    columns = int((places[0].max() - origin[0]) / cell) + 1
+
+    def cells(some):
+        column, row = ((places.take(some, axis=1) - origin[:, None]) / cell).astype(np.intp)
+        return row * columns + column
+
+    place, ours = cells(about), cells(asked)
     nearest = np.full(place.max() + 1, -np.inf, np.float32)
-    np.maximum.at(nearest, place[about], depth[about])
-    return asked[nearest[place[asked]] > depth[asked] + cell]
+    np.maximum.at(nearest, place, depth[about])
+    return asked[nearest[ours] > depth[asked] + cell]
 
 
 def hidden_points(points: np.ndarray, corners: np.ndarray, cell: float) -> np.ndarray:
@@ -139,7 +145,8 @@ def hidden_points(points: np.ndarray, corners: np.ndarray, cell: float) -> np.nd
     if not corners.size or not points.size:
         return hidden
     low, high = corners.min(axis=1), corners.max(axis=1)
-    asked = _within(points, low.min(axis=1), high.max(axis=1))
+    asked = _between(points, low.min(axis=1), high.max(axis=1))
+    asked = asked[points[2, asked] + CLEAR < high[2].max()]
     if not len(asked):
         return hidden
     points = points.take(asked, axis=1)
@@ -149,10 +156,10 @@ def hidden_points(points: np.ndarray, corners: np.ndarray, cell: float) -> np.nd
     return hidden
 
 
-def _within(points, low, high):
-    """Which of (3, N) points lie between two corners of the view, and deeper than the second."""
-    (x, y), depth = points[:2], points[2] + CLEAR
-    return np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (depth < high[2]))
+def _between(points, low, high):
+    """Which of (3, N) points lie between two corners of the view."""
+    x, y = points[:2]
+    return np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
 
 
 def _in_boxes(points, low, high, cell):
@@ -160,13 +167,13 @@ def _in_boxes(points, low, high, cell):
     depth, origin = points[2] + CLEAR, points[:2].min(axis=1)[:, None]
 
     def cells(places):
-        return ((places - origin) / cell).astype(np.intp)
+        return ((places - origin) / cell).astype(np.int32)
 
     column, row = cells(points[:2])
     rows, columns = row.max() + 1, column.max() + 1
     first, last = np.maximum(cells(low[:2]), 0), np.minimum(cells(high[:2]), [[columns - 1], [rows - 1]])
     width, height = last - first + 1  # of boxes, in cells of the points; below 1 if they lie outside
-    place, start = row * columns + column, first[1] * columns + first[0]
+    place, start = (down.astype(np.intp) * columns + along for along, down in ((column, row), first))
 
     # the depth to pass in any cell of a box, and the nearest that any box over a cell reaches, are bounded for boxes of
     # the greatest width and height
