@@ -20,9 +20,11 @@ from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoo
 from asmgen.clusters import WATCH_EVERY, WorkersLost, on_cluster, run_on_cluster
 from asmgen.writing import writing
 
-_THREADS = (
+ONE_THREAD = dict.fromkeys((
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM",
-)
+), "1")
+"""What the environment of a process must say for one thread of arithmetic, before it starts."""
+
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """glibc keeps what is freed for the next batch: to ask for a photo's memory anew takes as long as to decode it."""
 _IDLE, _SILENCE = 10, 1800  # seconds
@@ -92,7 +94,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     """Processes for this and the next run, until they are idle for a while. No pool of loky's reusable ones: those
     are joblib.Parallel's, which fails on one that it did not make."""
     return ProcessPoolExecutor(
-        workers, timeout=_IDLE, env=dict.fromkeys(_THREADS, "1") | _MEMORY, initializer=_end_with,
+        workers, timeout=_IDLE, env=ONE_THREAD | _MEMORY, initializer=_end_with,
         initargs=(os.getpid(),),
     )
 
