@@ -14,7 +14,7 @@ from asmgen.faces import PlacedFace
 from asmgen.maps import AttributeMaps
 from asmgen.peaks import MapPeaks
 from asmgen.pipeline import BuildSummary, PhotoPass
-from asmgen.shard_job import ShardPlan
+from asmgen.shard_job import BATCH, ShardPlan
 from asmgen.shards import ShardWriter
 from asmgen.steps import map_steps
 from bfm.morphable_model import MorphableModel
@@ -44,6 +44,11 @@ class AsmdMaker:
         """The maps where they are made; each process places them for itself."""
         return self._maps if self._device == "cpu" else self._maps.to(self._device)
 
+    @cached_property
+    def _steps(self) -> np.ndarray:
+        """Memory for the maps of a batch, used again."""
+        return np.empty((2, BATCH, self._maps.mean_map.size), np.int16)
+
     def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
         """Measure the maps of a batch and reject what goes too far; dense samples get the maps themselves."""
         peaks, outside = self._peaks(*_coefficients([face.fields for face in faces]))
@@ -55,7 +60,7 @@ class AsmdMaker:
                 reason = f"map out of range: values reach {peak:.2f}, +-{MAP_RANGE} can be stored"
                 writer.reject(face.fields["source"], reason)
         if samples and self._encoding == "dense":
-            steps = map_steps(self._placed_maps, *_coefficients(samples))
+            steps = map_steps(self._placed_maps, *_coefficients(samples), self._steps[:, :len(samples)])
             for sample, identity_map, expression_map in zip(samples, *steps):
                 sample |= {"identity_map": identity_map, "expression_map": expression_map}
         for sample in samples:

@@ -15,8 +15,8 @@ _BLOCK = 512  # texels: with 128 faces, the block of the basis and that of the p
 
 
 def map_steps(
-    maps: AttributeMaps, id_coeffs: np.ndarray, exp_coeffs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    maps: AttributeMaps, id_coeffs: np.ndarray, exp_coeffs: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
     """Return A_id and A_exp of faces as stored.
 
     Equal to `asmgen.asmd.quantize_maps` of `AttributeMaps.identity_map` and `expression_map`, but for values that lie
@@ -31,20 +31,25 @@ def map_steps(
         (`asmgen.peaks.MapPeaks` tells).
     exp_coeffs : np.ndarray
         (B, K_exp) float32, standard deviations.
+    out : np.ndarray | None
+        (2, B, 3 * S * S) int16 to write to: memory that is used again spares a tenth of the time.
 
     Returns
     -------
-    tuple[np.ndarray, np.ndarray]
-        (B, 3, S, S) int16 each, steps of `QUANTUM`.
+    np.ndarray
+        (2, B, 3, S, S) int16, identity and expression, steps of `QUANTUM`.
     """
-    product = _in_blocks if isinstance(maps.mean_map, np.ndarray) else _on_device
-    return product(id_coeffs, maps.id_basis_map, maps.mean_map), product(exp_coeffs, maps.exp_basis_map, None)
+    if out is None:
+        out = np.empty((2, len(id_coeffs), 3 * maps.chart.size**2), np.int16)
+    product = _in_blocks_ if isinstance(maps.mean_map, np.ndarray) else _on_device_
+    product(id_coeffs, maps.id_basis_map, maps.mean_map, out[0])
+    product(exp_coeffs, maps.exp_basis_map, None, out[1])
+    return out.reshape(*out.shape[:2], *maps.mean_map.shape)
 
 
-def _in_blocks(coeffs: np.ndarray, basis_map: np.ndarray, mean_map: np.ndarray | None) -> np.ndarray:
+def _in_blocks_(coeffs: np.ndarray, basis_map: np.ndarray, mean_map: np.ndarray | None, out: np.ndarray) -> None:
     """Multiply, add and round one block of texels after the other; the coefficients carry the scale of the steps."""
     coeffs, basis = coeffs / np.float32(QUANTUM), basis_map.reshape(len(basis_map), -1)
-    steps = np.empty((len(coeffs), basis.shape[1]), np.int16)
     block = np.empty((len(coeffs), _BLOCK), np.float32)
     for start in range(0, basis.shape[1], _BLOCK):
         columns = slice(start, start + _BLOCK)
@@ -52,11 +57,10 @@ def _in_blocks(coeffs: np.ndarray, basis_map: np.ndarray, mean_map: np.ndarray |
         np.matmul(coeffs, basis[:, columns], out=values)
         if mean_map is not None:
             values += mean_map.reshape(-1)[columns] / np.float32(QUANTUM)
-        np.copyto(steps[:, columns], np.rint(values, out=values), casting="unsafe")
-    return steps.reshape(len(coeffs), *basis_map.shape[1:])
+        np.copyto(out[:, columns], np.rint(values, out=values), casting="unsafe")
 
 
-def _on_device(coeffs: np.ndarray, basis_map, mean_map) -> np.ndarray:
+def _on_device_(coeffs: np.ndarray, basis_map, mean_map, out: np.ndarray) -> None:
     """The same by torch, in one block."""
     import torch
 
@@ -64,4 +68,4 @@ def _on_device(coeffs: np.ndarray, basis_map, mean_map) -> np.ndarray:
     values = scaled @ basis_map.reshape(len(basis_map), -1)
     if mean_map is not None:
         values += mean_map.reshape(-1) / QUANTUM
-    return values.round_().to(torch.int16).reshape(len(coeffs), *basis_map.shape[1:]).cpu().numpy()
+    torch.from_numpy(out).copy_(values.round_().to(torch.int16))

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from asmgen.shards.files import SMALL_CHUNK, set_attribute
-from asmgen.shards.packing import DIFFERENCES, GZIP, checked, deflated_differences
+from asmgen.shards.packing import DIFFERENCES, GZIP, deflated_differences, fletcher32
 
 _BUFFER = 64 * SMALL_CHUNK  # bytes kept of a ragged column
 
@@ -35,6 +35,7 @@ class ArrayColumn:
 
     def __init__(self, group: h5py.Group, key: str, first: np.ndarray, packing: str):
         self.as_differences, self._packing, self._count = packing == "small", packing, 0
+        self._chunk = memoryview(bytearray(first.nbytes + 4))  # a value and its checksum
         self._dataset = group.create_dataset(
             key, (0, *first.shape), first.dtype, maxshape=(None, *first.shape), chunks=(1, *first.shape),
             fletcher32=True, **({} if packing == "none" else GZIP),
@@ -50,8 +51,15 @@ class ArrayColumn:
         if self._packing == "gzip":
             self._dataset[row] = value
         else:  # past HDF5's filters, which copy a chunk twice
-            chunk = deflated_differences(value) if self.as_differences else checked(np.ascontiguousarray(value).data)
+            chunk = deflated_differences(value) if self.as_differences else self._checked(value)
             self._dataset.id.write_direct_chunk((row, *[0] * value.ndim), chunk)
+
+    def _checked(self, value: np.ndarray) -> memoryview:
+        """The chunk of a value as it is, in memory that is used again."""
+        content, checksum = self._chunk[:-4], self._chunk[-4:]
+        np.frombuffer(content, value.dtype).reshape(value.shape)[:] = value
+        checksum[:] = fletcher32(content).to_bytes(4, "little")
+        return self._chunk
 
     def finish(self) -> None:
         """Everything is written."""

@@ -19,8 +19,8 @@ DIFFERENCES = "row_differences"
 GZIP = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 
 _GROUP = 16  # rows
-_ROW = 512  # words of a checksum
-_SUM_AND_PARTIAL_SUMS = np.stack([np.ones(_ROW), np.arange(_ROW, 0, -1.0)], 1)
+_ROW = 256  # words of a checksum: the sums of so many are exact in float32
+_ONES, _TO_END = np.ones(_ROW, np.float32), np.arange(_ROW, 0, -1)
 
 
 def undo_differences(values: np.ndarray) -> np.ndarray:
@@ -63,24 +63,25 @@ def deflated_differences(value: np.ndarray) -> bytes:
     return checked(stream)
 
 
-def checked(data: bytes | memoryview) -> bytes:
+def checked(data: bytes) -> bytes:
     """Return bytes with their checksum, as HDF5's fletcher32 filter does."""
-    data = memoryview(data).cast("B")
-    return b"".join((data, fletcher32(data).to_bytes(4, "little")))
+    return data + fletcher32(data).to_bytes(4, "little")
 
 
 def fletcher32(data: bytes | memoryview) -> int:
     """Return HDF5's checksum of bytes: the sum of their big-endian 16-bit words, and the sum of its partial sums.
 
     Both are modulo 65535, and 65535 stands for 0 unless all words are 0. Modulo 65535, to swap the bytes of a word, or
-    of a sum of words, is to multiply it by 256; so little-endian ones are summed, row by row, exactly in float64.
+    of a sum of words, is to multiply it by 256; so little-endian ones are summed. A word is in as many partial sums as
+    there are words from it to the end, and its row and its column tell how many: sums of rows and columns are enough.
     """
     lacking = -len(data) % 2
-    before = -(len(data) + lacking) % (2 * _ROW)  # zeros in front change nothing
+    before = -(len(data) + lacking) % (2 * _ROW**2)  # zeros in front change nothing
     whole = b"".join((bytes(before), data, bytes(lacking))) if before or lacking else data
-    words = np.frombuffer(whole, "<u2").reshape(-1, _ROW)
-    sums = words.astype(np.float64) @ _SUM_AND_PARTIAL_SUMS
-    low, after = int(sums[:, 0].sum()), np.arange(len(sums) - 1, -1, -1)
-    high = int(sums[:, 1].sum()) + _ROW * int(after @ sums[:, 0].astype(np.int64))
+    squares = np.frombuffer(whole, "<u2").reshape(-1, _ROW, _ROW).astype(np.float32)
+    rows = (squares @ _ONES).astype(np.int64).ravel()
+    columns = (_ONES @ squares).astype(np.int64).sum(axis=0)
+    low = int(columns.sum())
+    high = _ROW * int(np.arange(len(rows) - 1, -1, -1) @ rows) + int(_TO_END @ columns)
     low, high = (total and (256 * total - 1) % 65535 + 1 for total in (low, high))
     return high << 16 | low

@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 import pickle
 import re
 import time
@@ -169,6 +170,38 @@ def test_a_shard_that_lacks_a_large_array_is_not_published(tmp_path, monkeypatch
     with pytest.raises(OSError, match="does not read back .*samples.map is stored with 0 chunks instead of 2"):
         write_shard(shard_path(tmp_path, 0, 1), [sample(0), sample(1)], ATTRIBUTES)
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_of_a_sample_may_be_used_again(tmp_path):
+    """Nothing that is added is kept, large or small; views of any strides are taken."""
+    arrays = {key: value for key, value in sample(0).items() if isinstance(value, np.ndarray)}
+    held = {key: np.empty((3, *value.shape), value.dtype, order="F") for key, value in arrays.items()}
+    with ShardWriter(shard_path(tmp_path, 0, 1), ATTRIBUTES, packing={"map": "none"}) as writer:
+        for index in range(4):
+            for key, memory in held.items():
+                memory[1] = sample(index)[key]
+            writer.add(sample(index) | {key: memory[1] for key, memory in held.items()})
+    for index, found in enumerate(ShardSet(tmp_path)):
+        assert_sample(found, index)
+    assert verify_shards(tmp_path).problems == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a call of Linux")
+def test_the_disk_is_kept_busy(tmp_path, monkeypatch):
+    """Each part of a growing file is handed to the disk once, in order, from the start."""
+    parts, given = [], os.posix_fadvise
+    monkeypatch.setattr("asmgen.shards.writer._SYNCED_AT_ONCE", 100_000)
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, start, length, advice: (
+        parts.append((start, start + length)), given(descriptor, start, length, advice)
+    ))
+    with ShardWriter(shard_path(tmp_path, 0, 1), ATTRIBUTES, packing={"map": "none"}) as writer:
+        for index in range(20):
+            writer.add(sample(index))
+    starts, ends = zip(*parts)
+    assert starts == (0, *ends[:-1]) and len(parts) == 4
+    assert all(100_000 <= end - start < 150_000 for start, end in parts)
+    assert shard_path(tmp_path, 0, 1).stat().st_size - ends[-1] < 150_000
+    assert [found["number"] for found in ShardSet(tmp_path)] == list(range(20))
 
 
 def test_a_sample_may_be_changed(tmp_path):

@@ -1,11 +1,15 @@
 """Maps in steps, straight from the product, against maps that are made and then rounded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from toy import toy_model
 
 from asmgen.asmd import QUANTUM, quantize_maps
+from asmgen.build import AsmdMaker
 from asmgen.maps import AttributeMaps
+from asmgen.shards import ShardSet, ShardWriter, shard_path
 from asmgen.steps import map_steps
 from bfm.charts import make_chart
 
@@ -48,6 +52,35 @@ def test_coefficients_are_left_alone(maps, coeffs):
     map_steps(maps, *coeffs)
     for part, kept in zip(coeffs, before):
         np.testing.assert_array_equal(part, kept)
+
+
+def test_memory_that_is_given_is_used(maps, coeffs):
+    """And no more of it than these faces need."""
+    memory = np.full((2, 9, 3 * 50 * 50), 77, np.int16)
+    steps = map_steps(maps, *coeffs, memory[:, 1:8])
+    np.testing.assert_array_equal(steps, map_steps(maps, *coeffs))
+    np.testing.assert_array_equal(memory[:, 1:8].reshape(steps.shape), steps)
+    assert np.shares_memory(steps, memory) and (memory[:, [0, 8]] == 77).all()
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_batches_of_a_shard_keep_their_maps(tmp_path, size):
+    """Their memory is used again; small maps are gathered, large ones are written at once."""
+    model = toy_model()
+    maps, rng = AttributeMaps.from_model(model, make_chart(model, size=size)), np.random.default_rng(8)
+    faces = [
+        SimpleNamespace(fields={"source": str(index), "id_coeffs": rng.standard_normal(5).astype(np.float32) / 2,
+                                "exp_coeffs": rng.standard_normal(3).astype(np.float32) / 2})
+        for index in range(6)
+    ]
+    maker = AsmdMaker(maps, "dense")
+    with ShardWriter(shard_path(tmp_path, 0, 1), {}) as writer:
+        for batch in (faces[:3], faces[3:4], faces[4:]):
+            maker.fill(writer, batch)
+    shards = ShardSet(tmp_path)
+    for key, made in (("identity", maps.identity_map), ("expression", maps.expression_map)):
+        coeffs = np.stack([face.fields["id_coeffs" if key == "identity" else "exp_coeffs"] for face in faces])
+        assert_steps(np.stack(shards.column(f"{key}_map")), made(coeffs))
 
 
 def test_a_device_of_torch_makes_the_same_steps(maps, coeffs):
