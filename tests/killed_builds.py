@@ -24,9 +24,7 @@ from texgen.build import ftd_plan
 from texgen.thresholds import Selection
 
 PROJECT = Path(__file__).parents[1]
-OF_WORKERS = [PROJECT / "asmgen" / name for name in (
-    "shard_job.py", "shards/writer.py", "shards/columns.py", "shards/check.py",
-)]
+OF_WORKERS = [PROJECT / "asmgen" / name for name in ("shard_job.py", "shards/writer.py", "shards/columns.py")]
 FILES = [*OF_WORKERS, *(PROJECT / "asmgen" / name for name in (
     "build_folder.py", "folder_lock.py", "pipeline.py", "dataset_files.py", "writing.py",
 ))]
@@ -103,11 +101,11 @@ def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:
         kills = len(kill_at_every_line(program, OF_WORKERS, begin, end))
     elif how == "random":
         kills = 60
-        kill_at_random(program, FILES, begin, end, kills, lines=800)
+        kill_at_random(program, FILES, begin, end, kills, lines=2500)
     else:
         kills = 0
         writer = ShardWriter
-        for line in lines_of(writer.__enter__, writer._finish, writer._publish, writer._discard)[::3]:
+        for line in lines_of(writer.__enter__, writer._finish, writer._publish, writer._discard)[::6]:
             begin()
             if kill_beside_a_worker(program, OF_WORKERS, line, again):
                 kills += 1
