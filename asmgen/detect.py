@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from asmgen.crop import Square
+from asmgen.crop import Square, square_about
 
 LONGEST = 480
 """Longer side, in pixels, that larger photos are reduced to; the network then finds faces from 3 % of it up."""
@@ -78,7 +78,7 @@ def detected_square(box: np.ndarray) -> Square:
     """
     left, top, width, height = box
     side = SIDE * np.hypot(width, height)
-    return float(left + (width - side) / 2), float(top + (height - side) / 2 + DROP * side), float(side)
+    return square_about(left + width / 2, top + height / 2 + DROP * side, side)
 
 
 def detector_installed() -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asmgen.crop import Square, face_square
+from asmgen.crop import Square, face_square, square_about
 from asmgen.landmark_files import read_landmarks
 from asmgen.locate import FaceLocator, Placement, box_square
 from asmgen.source_files import printable, walk_folders
@@ -139,8 +139,7 @@ class PhotoLocator:
 def whole_square(image: np.ndarray) -> Square:
     """Return the smallest square that holds the whole photo."""
     height, width = image.shape[:2]
-    side = max(height, width)
-    return (width - side) / 2, (height - side) / 2, float(side)
+    return square_about(width / 2, height / 2, max(height, width))
 
 
 def _is_list(path: Path) -> bool:

@@ -120,7 +120,7 @@ class ExpressionPhotos:
     def predictor(self, faces: TrainedFaces, batch_size: int = 16) -> Predictor:
         """Return what a network makes of the photos, each cut out around its true landmarks."""
         size = faces.metadata["size"]
-        whole = (0.0, 0.0, float(size))
+        whole = (0, 0, size)
 
         def predict(indices: Sequence[int]) -> Iterator[PredictedFace]:
             crops = self._crops(size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from asmgen.crop import crop_image, face_square, square_transform
+from asmgen.crop import Square, crop_image, face_square, square_transform
 from asmgen.images import read_photo
 from asmgen.sheets import evenly
 from bfm.pose import transform_points
@@ -61,7 +61,7 @@ def landmark_sheet(methods: Sequence[Scores], annotated: Sequence[AnnotatedFace]
     return picture_sheet(headings, list(zip(first, *columns)))
 
 
-def _square(face: AnnotatedFace) -> tuple[float, float, float]:
+def _square(face: AnnotatedFace) -> Square:
     return face_square(face.landmarks)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from asmgen.crop import Square, crop_image, square_transform
+from asmgen.crop import Square, crop_image, square_about, square_transform
 from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import REGIONS, MorphableModel
@@ -210,9 +210,7 @@ def _pictures(
 def _mouth_square(landmarks: np.ndarray) -> Square:
     """The square about the (20, 2) landmarks of a mouth, crop pixels."""
     low, high = landmarks.min(0), landmarks.max(0)
-    side = _MOUTH_MARGIN * float((high - low).max())
-    left, top = (low + high) / 2 + 0.5 - side / 2
-    return float(left), float(top), side
+    return square_about(*((low + high) / 2 + 0.5), _MOUTH_MARGIN * (high - low).max())
 
 
 def _tile(photo: Image.Image) -> Image.Image:

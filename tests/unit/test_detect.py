@@ -32,9 +32,9 @@ def portrait(side: int, *places: tuple[float, float, float]) -> tuple[np.ndarray
 
 def test_the_square_of_a_box():
     """A box of 3 by 4: its diagonal, 5, over the same centre, a little below."""
-    left, top, side = detected_square(np.array([10.0, 20.0, 30.0, 40.0]))
-    assert side == pytest.approx(detect.SIDE * 50)
-    assert (left + side / 2, top + side / 2) == pytest.approx((25, 40 + detect.DROP * side))
+    left, top, side = detected_square(np.array([10.0, 20.0, 3000.0, 4000.0]))
+    assert side == detect.SIDE * 5000
+    assert (left + side / 2, top + side / 2) == pytest.approx((1510, 2020 + detect.DROP * side), abs=0.5)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

@@ -235,10 +235,10 @@ def test_a_parsed_mask_lies_where_the_face_is_in_the_photo():
 
     pixels = np.zeros((100, 120, 3), np.uint8)
     pixels[30:70, 50:80] = 255
-    mask = parsed_mask(Bright(), pixels, (20.0, 10.0, 80.0))
+    mask = parsed_mask(Bright(), pixels, (20, 10, 80))
     assert np.array_equal(mask.sample(IDENTITY, 100, 120), pixels[..., 0] > 0)
     with pytest.raises(ValueError, match="finds no face"):
-        parsed_mask(Bright(), np.zeros((50, 50, 3), np.uint8), (0.0, 0.0, 50.0))
+        parsed_mask(Bright(), np.zeros((50, 50, 3), np.uint8), (0, 0, 50))
 
 
 @pytest.fixture(scope="module")
