@@ -53,9 +53,10 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
 
 
 def member(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
-    """Return what a group holds itself; OSError for a link, which may lead out of the file, KeyError for nothing."""
-    if not isinstance(group.get(key, getlink=True), (h5py.HardLink, type(None))):
-        raise OSError(f"{group.name.rstrip('/')}/{key} is a link to elsewhere")
+    """Return what a group holds itself; OSError for nothing, and for a link, which may lead out of the file."""
+    links, name = group.id.links, key.encode(errors="surrogateescape")
+    if not links.exists(name) or links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        raise OSError(f"{group.name.rstrip('/')}/{key} is {'elsewhere' if links.exists(name) else 'missing'}")
     return group[key]
 
 

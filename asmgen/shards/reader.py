@@ -24,8 +24,22 @@ def open_kind(source: str | Path | Sequence, kind: str, schema_version: int) -> 
     shards = ShardSet(source)
     found = shards.attributes.get("kind"), shards.attributes.get("schema_version")
     if found != (kind, schema_version):
-        raise ValueError(f"{shards.paths[0]} must be '{kind}' of schema {schema_version}, got {found}")
+        raise ValueError(
+            f"{shards.paths[0]} must be '{kind}' of schema {schema_version}, got {found}; take the program that "
+            "wrote it, or build it with this one"
+        )
     return shards
+
+
+class Named(dict):
+    """What a shard holds by name; ValueError for what it lacks."""
+
+    def __init__(self, found: dict, path: Path):
+        super().__init__(found)
+        self._path = path
+
+    def __missing__(self, key: str):
+        raise ValueError(f"{self._path} holds no {key!r}, only {sorted(self)}; build it with this program")
 
 
 class ShardSet:
@@ -67,7 +81,7 @@ class ShardSet:
                 raise ValueError(
                     f"{path} does not belong with {self.paths[first].name}: {difference}; build both in one run"
                 )
-        self.attributes = heads[first].attributes
+        self.attributes = Named(heads[first].attributes, self.paths[first])
         known = tuple(sorted(heads[first].kinds))
         self.fields = known if fields is None else tuple(fields)
         unknown = set(self.fields) - set(known)
@@ -87,7 +101,7 @@ class ShardSet:
         shard, row = self._locate(index)
         with reading(self.paths[shard], f"row {row} of "):
             _file, columns = self._open_shard(shard)
-            return {key: columns[key][row] for key in self.fields}
+            return Named({key: columns[key][row] for key in self.fields}, self.paths[shard])
 
     def location(self, index: int) -> tuple[Path, int]:
         """Return the shard and the row in it of a sample."""
@@ -122,7 +136,7 @@ class ShardSet:
     def constants(self) -> dict[str, np.ndarray]:
         """The arrays that all samples share."""
         with open_shard(self.paths[0]) as file, reading(self.paths[0]):
-            return arrays_of(subgroup(file, "constants"))
+            return Named(arrays_of(subgroup(file, "constants")), self.paths[0])
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
