@@ -83,14 +83,17 @@ class Occlusion:
             (N,) bool, False for all others.
         """
         hidden, upper = np.zeros(texels.shape[1], bool), self._upper[some]
-        through = _deep(texels, some[self._mouth[some]], cell)
-        for corners, asked in (
-            (self._corners.take(np.flatnonzero(away), axis=1), some),
-            (self._upper_lip, some[~upper]), (self._lower_lip, some[upper]),
-            (self._about(points, texels.take(through, axis=1)), through),
-        ):
+
+        def test(corners, asked):
             behind = hidden_points(texels.take(asked, axis=1), points.take(corners, axis=1), cell / 2)
             hidden[asked[behind]] = True
+
+        test(self._corners.take(np.flatnonzero(away), axis=1), some)
+        test(self._upper_lip, some[~upper])
+        test(self._lower_lip, some[upper])
+        through = _deep(texels, some[self._mouth[some]], cell)
+        through = through[~hidden[through]]
+        test(self._about(points, texels.take(through, axis=1)), through)
         return hidden
 
     def _about(self, points, places):

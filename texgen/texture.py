@@ -145,7 +145,8 @@ class TextureMapper:
             albedo = np.broadcast_to(albedo, (len(albedo_coeffs), *albedo.shape))
         maps = np.empty((len(albedo), self._chart.size**2, 3), np.float32)
         for each, values in zip(maps, albedo):
-            np.clip(self._chart.to_texels @ values, 0, 1, out=each)
+            channels = cv2.merge([self.surface.to_texels @ channel for channel in values.T])
+            np.clip(channels.reshape(each.shape), 0, 1, out=each)
         return maps.reshape(-1, self._chart.size, self._chart.size, 3)
 
     def vertices(self, id_coeffs: np.ndarray, exp_coeffs: np.ndarray) -> np.ndarray:
@@ -193,16 +194,16 @@ class TextureMapper:
         colours = _look_up(image, placed.places[:2].take(turned, axis=1), max(1, int(self.spacing * scale)))
         shading = sh_basis(placed.normals.take(turned, axis=1).T) @ np.asarray(light, np.float32)
         return Texture(
-            self._map(turned, colours), self._without_islands(visible),
+            cv2.merge([self._map(turned, channel) for channel in colours.T]), self._without_islands(visible),
             np.moveaxis(placed.normals.reshape(3, *self._chart.mask.shape), 0, -1), self._map(turned, shading),
             self._mirrored,
         )
 
     def _map(self, texels, values):
-        """(S, S, ...) values at some texels, 0 elsewhere."""
-        made = np.zeros((self._chart.size**2, *values.shape[1:]), values.dtype)
-        made[texels] = values
-        return made.reshape(*self._chart.mask.shape, *values.shape[1:])
+        """(S, S) values at some texels, 0 elsewhere."""
+        made = np.zeros(self._chart.mask.shape, values.dtype)
+        made.ravel()[texels] = values
+        return made
 
     def _without_islands(self, visible):
         """The (S, S) visible texels but for small pieces of which most is seen on the other side too."""
