@@ -45,7 +45,10 @@ def inflated(stream: bytes, shape: tuple[int, ...], dtype: np.dtype, deflated: b
     values = np.empty(shape, dtype)
     if deflated:
         unpacking = isal_zlib.decompressobj()
-        stream = unpacking.decompress(stream, values.nbytes + 1)
+        try:
+            stream = unpacking.decompress(stream, values.nbytes + 1)
+        except isal_zlib.error as error:
+            raise OSError(f"a chunk cannot be unpacked: {error}") from error
         if not unpacking.eof:
             raise OSError(f"a chunk does not unpack to its {values.nbytes} bytes")
     if len(stream) != values.nbytes:
