@@ -71,12 +71,13 @@ def save_checkpoint(
         },
         "unlogged": list(unlogged), **({"failure": failure} if failure else {}),
     }
-    with writing(path), _whole(partial) as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync(path.parent)
+    with writing(path):
+        with _whole(partial) as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync(path.parent)
     return path
 
 

@@ -324,15 +324,19 @@ def save_failure(task: Task, run_dir: Path, failure: NotFinite) -> str:
     config, step = task.config, failure.step
     indices = task.training[batch_indices(step, len(task.training), config.batch_size, config.seed)]
     names = [task.dataset.name_of(index) for index in indices]
+    kept = f"{run_dir / FAILURE_NAME} holds its batch and the networks before it"
     if is_first():
-        failed = {"losses": failure.losses, "samples": names, "batch": task.dataset.batch(indices)}
-        save_checkpoint(
-            run_dir, task.kind, step, config.to_dict(), task.metadata, task.networks, task.optimisers, failure=failed
-        )
+        batch = {key: value.clone() for key, value in task.dataset.batch(indices).items()}  # views of one block
+        failed = {"losses": failure.losses, "samples": names, "batch": batch}
+        networks = task.networks, task.optimisers
+        try:
+            save_checkpoint(run_dir, task.kind, step, config.to_dict(), task.metadata, *networks, failure=failed)
+        except OSError as error:
+            kept = str(error)
     losses = ", ".join(f"{key} {value:.4g}" for key, value in failure.losses.items())
     rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
-        f"step {step + 1} is not finite ({failure.reason or losses}) on {', '.join(names[:NAMED])}{rest}; "
-        f"{run_dir / FAILURE_NAME} holds its batch and the networks before it, {CHECKPOINT_NAME}, if there is one, is "
-        "of an earlier step; look for damaged samples with `dualface verify`, or start again with a lower learning rate"
+        f"step {step + 1} is not finite ({failure.reason or losses}) on {', '.join(names[:NAMED])}{rest}; {kept}, "
+        f"{CHECKPOINT_NAME}, if there is one, is of an earlier step; look for damaged samples with `dualface verify`, "
+        "or start again with a lower learning rate"
     )

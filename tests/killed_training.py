@@ -97,7 +97,12 @@ def picture_of_log(run_dir: Path):
 def train_noise(run: Path, resume: bool = True):
     """Train the network that draws."""
     task = NoiseTask()
-    run_training(task, run, task.config, resume)
+    try:
+        run_training(task, run, task.config, resume)
+    except Stopped as stopped:
+        done = load_checkpoint(run, "noise")["step"] if (run / "checkpoint.pt").exists() else 0
+        assert f"{done} steps of 7 are saved" in str(stopped)
+        raise
 
 
 def train(folder: Path, kind: str, run: Path, resume: bool = True):

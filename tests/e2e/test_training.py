@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import shutil
 
 import h5py
@@ -10,9 +11,10 @@ from toy import toy_model
 from toy_asmd import write_toy_asmd
 from training_runs import PowerCut, cut_at, same_tensors, without_times
 
-from model.checkpoint import load_checkpoint
+from asmgen.folder_lock import locked
+from model.checkpoint import load_checkpoint, restore
 from model.config import NO_AUGMENTATION, GeometryConfig
-from model.data import FaceDataset
+from model.data import FaceDataset, batch_indices
 from model.train_geometry import GeometryTask, map_space, torch_device, train_geometry
 from model.trainer import read_log, run_training
 
@@ -151,6 +153,90 @@ def test_shards_on_another_chart_are_refused(model, shards):
     map_space(attributes, model, uv + np.float32(1e-6))
     with pytest.raises(ValueError, match="'cylindrical' chart must be that of the shards, it differs by 0.32 texels"):
         map_space(attributes, model, uv + np.float32(0.01))
+
+
+class Spoiled(GeometryTask):
+    """A task of which one step goes wrong: ``loss``, a ``part`` of the loss that has no gradient, or ``draw``."""
+
+    spoils, at = "loss", 4
+
+    def losses(self, batch, whole_stream):
+        losses = super().losses(batch, whole_stream)
+        if self.spoils == "loss" and self.now == self.at:
+            losses["loss"] = losses["loss"] * torch.tensor(float("inf"))
+        if self.spoils == "part" and self.now == self.at:
+            losses["asm"] = torch.tensor(float("nan"))
+        return losses
+
+    def step(self, raw, step):
+        self.now = step
+        if self.spoils == "draw" and step == self.at:
+            raise FloatingPointError("it cannot be drawn")
+        return super().step(raw, step)
+
+
+@pytest.mark.parametrize("spoils, said", (
+    ("loss", r"step 5 is not finite \(parameters \d+.*, loss inf, asm .*, gradient_norm (nan|inf)\) on row "),
+    ("part", r"step 5 is not finite \(parameters .*, asm nan, .*gradient_norm \d.*\) on row "),
+    ("draw", r"step 5 is not finite \(it cannot be drawn\) on row "),
+))
+def test_a_step_that_is_not_finite_ends_the_run_and_can_be_done_again(model, shards, tmp_path, spoils, said):
+    dataset = FaceDataset(shards)
+    face, maps = map_space(dataset.attributes, model, dataset.chart_uv)
+    config = dataclasses.replace(CONFIG, log_every=100, validate_every=100)
+
+    def spoiled():
+        task = Spoiled(dataset, face, maps, config, torch.device("cpu"))
+        task.spoils = spoils
+        return task
+
+    with pytest.raises(FloatingPointError, match=said) as error:
+        run_training(spoiled(), tmp_path, config)
+    message = str(error.value)
+    training, path = task_of(model, shards, config).training, dataset.builds[0].paths[0]
+    for index in training[batch_indices(4, len(training), 4, config.seed)]:
+        assert f"row {index} of {path} ({dataset.sources[index]})" in message
+    assert "not_finite.pt holds its batch and the networks before it" in message and "\n" not in message
+    assert load_checkpoint(tmp_path, "geometry")["step"] == 3  # the last good one
+    with pytest.raises(PowerCut):  # what the networks were before
+        train_geometry(shards, tmp_path / "good", dataclasses.replace(CONFIG, checkpoint_every=4), model, "cpu",
+                       on_log=cut_at(5))
+    good = load_checkpoint(tmp_path / "good", "geometry")
+    bad = load_checkpoint(tmp_path / "not_finite.pt", "geometry")
+    assert bad["step"] == good["step"] == 4
+    if spoils != "part":  # of that nothing is known before the log is written
+        parameters = dict(task_of(model, shards, config).network.named_parameters())
+        for key in parameters:
+            assert torch.equal(bad["networks"]["geometry"][key], good["networks"]["geometry"][key]), key
+        assert same_tensors(bad["optimisers"], good["optimisers"])
+    task = spoiled()
+    restore(bad, task.networks, task.optimisers)
+    if spoils == "draw":
+        with pytest.raises(FloatingPointError, match="it cannot be drawn"):
+            task.step(bad["failure"]["batch"], bad["step"])
+    else:
+        again = task.step(bad["failure"]["batch"], bad["step"])
+        broken = [key for key, value in again.items() if not torch.isfinite(value)]
+        assert broken == [key for key, value in bad["failure"]["losses"].items() if not math.isfinite(value)
+                          and key != "gradient_norm"] != []
+
+
+def test_two_trainings_of_one_folder(model, shards, tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(BlockingIOError, match="is being written by process .*; wait for its end, or choose"):
+            train_geometry(shards, tmp_path, CONFIG, model, device="cpu")
+        assert [path.name for path in tmp_path.iterdir()] == ["writer.lock"]
+
+
+def test_a_run_may_be_resumed_before_it_has_a_checkpoint(model, shards, whole_run, tmp_path):
+    told = []
+    train_geometry(shards, tmp_path / "run", CONFIG, model, device="cpu", resume=True, on_log=told.append)
+    assert told[0] == {
+        "step": 0, "note": f"{tmp_path / 'run'} holds no checkpoint yet: the run starts at its first step"
+    }
+    ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path / "run", whole_run))
+    assert same_tensors(ours, theirs)
+    assert without_times(read_log(tmp_path / "run")) == without_times(read_log(whole_run)) == without_times(told[1:])
 
 
 def test_overfitting_three_faces(model, tmp_path):
