@@ -81,6 +81,32 @@ def point_files() -> dict[str, list[bytes]]:
     }
 
 
+def meshes() -> dict[str, list[bytes]]:
+    """Scans, by the endings of their names."""
+    import trimesh
+
+    from asmgen.scan_files import obj_bytes, wrl_bytes
+
+    vertices, triangles = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12).reshape(4, 3)
+    mesh = trimesh.Trimesh(vertices, triangles, process=False)
+    return {
+        ".obj": [obj_bytes(vertices, triangles, vertices[:, :2], "a.mtl")],
+        ".wrl": [wrl_bytes(vertices, triangles, vertices[:, :2], "a.png")],
+        ".ply": [mesh.export(file_type="ply"), mesh.export(file_type="ply", encoding="ascii")],
+    }
+
+
+def face_models() -> list[bytes]:
+    """A small face model of this program, as HDF5."""
+    from toy import toy_model
+
+    from bfm.model_file import save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(toy_model(rows=15, columns=13, id_modes=2, exp_modes=2, albedo_modes=1), Path(folder, "a.h5"))
+        return [Path(folder, "a.h5").read_bytes()]
+
+
 def damaged(whole: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
     """A file with a few damages of any kind."""
     data = bytearray(whole)
@@ -114,18 +140,28 @@ def damaged_within(whole: bytes, others: list[bytes], rng: np.random.Generator) 
     return whole[:128] + struct.pack("<II", 15, len(stream)) + stream
 
 
-def readers() -> dict[str, tuple[dict[str, list[bytes]], Callable[[Path], object]]]:
-    """Kind to whole files by the endings of their names, and what reads them."""
-    from asmgen.images import read_photo
-    from asmgen.landmark_files import read_landmarks
-    from asmgen.matfile import read_mat
+def prepared(kind: str) -> tuple[dict[str, list[bytes]], Callable[[Path], object]]:
+    """Whole files by the endings of their names, and what reads them."""
+    if kind == "photo":
+        from asmgen.images import read_photo
 
-    keys = ("Pose_Para", "Shape_Para", "pt2d", "Face_Model", "Light_SH", "roi", "cell", "struct")
-    return {
-        "photo": ({".jpg": pictures()}, read_photo),
-        "mat": ({".mat": annotations()}, lambda path: read_mat(path, keys)),
-        "landmarks": (point_files(), read_landmarks),
-    }
+        return {".jpg": pictures()}, read_photo
+    if kind == "mat":
+        from asmgen.matfile import read_mat
+
+        keys = ("Pose_Para", "Shape_Para", "pt2d", "Face_Model", "Light_SH", "roi", "cell", "struct")
+        return {".mat": annotations()}, lambda path: read_mat(path, keys)
+    if kind == "landmarks":
+        from asmgen.landmark_files import read_landmarks
+
+        return point_files(), read_landmarks
+    if kind == "mesh":
+        from model.evaluation.scans import read_scan
+
+        return meshes(), read_scan
+    from bfm.model_file import load_model
+
+    return {".h5": face_models()}, load_model
 
 
 def too_long(*_) -> None:
@@ -141,7 +177,7 @@ def main(kind: str, count: int, seed: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
     signal.signal(signal.SIGALRM, too_long)
     warnings.simplefilter("error")
-    files, read = readers()[kind]
+    files, read = prepared(kind)
     outcomes, rng = Counter(), np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(count):
@@ -167,5 +203,5 @@ def main(kind: str, count: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path[:0] = map(str, Path(__file__).parents[:2])
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

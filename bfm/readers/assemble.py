@@ -36,7 +36,8 @@ def points(vector: np.ndarray, unit: float, what: str) -> np.ndarray:
     """
     if vector.size == 0 or vector.size % 3:
         raise ValueError(f"{what} must hold x, y, z of each vertex, got {vector.size} numbers")
-    return (vector.reshape(-1, 3) * np.float64(unit)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # `assemble` refuses what is not finite
+        return (vector.reshape(-1, 3) * np.float64(unit)).astype(np.float32)
 
 
 def modes(basis: np.ndarray, stddev: np.ndarray, unit: float, vertex_count: int, what: str) -> np.ndarray:
@@ -74,8 +75,9 @@ def modes(basis: np.ndarray, stddev: np.ndarray, unit: float, vertex_count: int,
             f"the standard deviations of {what} must be {basis.shape[1]}, one a mode, got shape {stddev.shape}"
         )
     out = np.empty((basis.shape[1], vertex_count, 3), np.float32)
-    for mode, factor in enumerate(stddev.astype(np.float64) * unit):
-        out[mode] = (basis[:, mode] * factor).reshape(-1, 3)
+    with np.errstate(over="ignore", invalid="ignore"):  # `assemble` refuses what is not finite
+        for mode, factor in enumerate(stddev.astype(np.float64) * unit):
+            out[mode] = (basis[:, mode] * factor).reshape(-1, 3)
     return out
 
 
@@ -83,7 +85,8 @@ def triangle_list(array: np.ndarray, first: int, vertex_count: int, what: str) -
     """Return (F, 3) int32 triangles from 0, of a (3, F) or (F, 3) list that counts from `first`."""
     if array.ndim != 2 or 3 not in array.shape:
         raise ValueError(f"{what} must have shape (3, F) or (F, 3), got {array.shape}")
-    triangles = (array.T if array.shape[0] == 3 else array).astype(np.int64) - first
+    with np.errstate(invalid="ignore"):  # NaN becomes no vertex
+        triangles = (array.T if array.shape[0] == 3 else array).astype(np.int64) - first
     if len(triangles) == 0 or triangles.min() < 0 or triangles.max() >= vertex_count:
         raise ValueError(
             f"{what} must hold vertex numbers {first} to {vertex_count - 1 + first}, "
@@ -94,7 +97,8 @@ def triangle_list(array: np.ndarray, first: int, vertex_count: int, what: str) -
 
 def vertex_list(array: np.ndarray, first: int, vertex_count: int, what: str) -> np.ndarray:
     """Return (N,) int32 vertices from 0, of a list in any shape that counts from `first`."""
-    vertices = array.ravel().astype(np.int64) - first
+    with np.errstate(invalid="ignore"):  # NaN becomes no vertex
+        vertices = array.ravel().astype(np.int64) - first
     if vertices.size == 0 or vertices.min() < 0 or vertices.max() >= vertex_count:
         found = f"{array.min()} to {array.max()}" if array.size else "none"
         raise ValueError(f"{what} must hold vertex numbers {first} to {vertex_count - 1 + first}, got {found}")
@@ -117,10 +121,17 @@ def assemble(
 ) -> MorphableModel:
     """Return the model, with what is None derived from the rest; the arguments are its fields.
 
-    Raises ValueError where there are not 68 landmarks, or fields do not fit together.
+    Raises ValueError where there are not 68 landmarks, numbers are not finite, or fields do not fit together.
     """
     if landmarks.shape != (68,):
         raise ValueError(f"the landmarks must be 68 vertices, got {landmarks.size}; give a complete list")
+    for field, values in (
+        ("mean_shape", mean_shape), ("id_basis", id_basis), ("id_stddev", id_stddev), ("exp_basis", exp_basis),
+        ("exp_stddev", exp_stddev), ("mean_albedo", mean_albedo), ("albedo_basis", albedo_basis),
+        ("albedo_stddev", albedo_stddev), ("uv", uv),
+    ):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{field} must hold finite numbers, and holds NaN or infinity; get a complete copy")
     count = len(mean_shape)
     triangles = outward(triangles, mean_shape)
     if mouth_triangles is None:

@@ -51,7 +51,7 @@ def read_bfm2017(sources: dict[str, Source]) -> MorphableModel:
             parts = {part: _pca(file, part, path) for part in ("shape", "expression", "color") if part in file}
             cells = _dataset(file, "shape/representer/cells", path)
             named = _named_landmarks(file)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, MemoryError) as error:
         raise ValueError(damage(path, error)) from error
     mean, basis, id_stddev = parts["shape"]
     mean_shape = points(mean, 1, f"shape/model/mean of {path}")
@@ -112,7 +112,8 @@ def _pca(file: h5py.File, part: str, path: Path) -> tuple[np.ndarray, np.ndarray
     mean, basis, variance = (
         _dataset(file, f"{part}/model/{name}", path) for name in ("mean", "pcaBasis", "pcaVariance")
     )
-    return mean, basis, np.sqrt(variance.ravel())
+    with np.errstate(invalid="ignore"):  # `assemble` refuses NaN
+        return mean, basis, np.sqrt(variance.ravel())
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> np.ndarray:

@@ -38,8 +38,8 @@ LAYOUT_KINDS = {"trim", "front-53215", "front-53490", "vertices"}
 """Lists of the vertices that a layout keeps; see `bfm.layouts`."""
 
 _MAT_ERRORS = (
-    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, NotImplementedError,
-    scipy.io.matlab.MatReadError,
+    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error, zlib.error,
+    NotImplementedError, scipy.io.matlab.MatReadError,
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,11 @@ NOSE_TIP = 30
 OUTER_EYES = (36, 45)
 _EYES, _MOUTH = (36, 39, 42, 45), (48, 54)
 _NOSE_REACH = 60.0  # mm from the middle of eyes and mouth: further than any nose tip
+
+_DAMAGED = (
+    ValueError, LookupError, ArithmeticError, TypeError, AttributeError, NameError, EOFError, MemoryError, struct.error,
+)
+"""What numpy and trimesh raise for one damage of a mesh or another."""
 
 BND_POINTS = 83
 BND_PARTS = {"eye": slice(0, 8), "other eye": slice(8, 16), "outer mouth": slice(48, 60)}
@@ -82,8 +88,9 @@ def read_scan(path: Path) -> Scan:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a mesh in {', '.join(SUFFIXES)}")
     try:
-        vertices, triangles = readers[path.suffix.lower()](path)
-    except (ValueError, IndexError, KeyError) as error:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            vertices, triangles = readers[path.suffix.lower()](path)
+    except _DAMAGED as error:
         raise ValueError(f"{path} must hold a mesh, but cannot be read ({error})") from error
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise ValueError(f"{path} must hold finite vertices (N, 3), got shape {vertices.shape}")
@@ -239,7 +246,9 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import trimesh
 
     mesh = trimesh.load(path, process=False, skip_materials=True)
-    return np.array(mesh.vertices, np.float64), np.array(getattr(mesh, "faces", np.empty((0, 3))), np.int64)
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise ValueError("it holds no triangles")
+    return np.array(mesh.vertices, np.float64), np.array(mesh.faces, np.int64)
 
 
 _VRML_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|#[^\n\r]*')

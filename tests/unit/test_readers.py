@@ -353,6 +353,17 @@ def without(path, *names, **changed):
     return path
 
 
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, made, value):
+    """A variance below 0 has no standard deviation; no model of it would say so later."""
+    path = write_bfm2017(tmp_path, made)
+    with h5py.File(path, "a") as file:
+        file["shape/model/pcaVariance"][1] = value
+    (tmp_path / "landmarks.txt").write_text(" ".join(map(str, made.landmarks)))
+    with pytest.raises(ValueError, match="id_basis must hold finite numbers, and holds NaN or infinity; get a"):
+        read_face_model([path, tmp_path / "landmarks.txt"])
+
+
 def test_a_missing_variable_is_named(tmp_path, made):
     with pytest.raises(ValueError, match="must hold the variable 'tl' as BFM 2009 .* does, and holds shapeEV"):
         read_face_model([without(write_raw(tmp_path, made), "tl")])
