@@ -8,7 +8,7 @@ Dimension key: B batch, K modes, S side of the chart, T tiles, once for each cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from asmgen.maps import AttributeMaps
 
 _TILE = 8  # texels a side
 _ROUNDING = 1e-5  # map units: well above what float32 does to a bound
+_KEPT = 512  # tiles of a map whose modes are kept side by side, 50 kB each: faces reach furthest at a few places
 
 
 class MapPeaks:
@@ -67,13 +68,13 @@ class MapPeaks:
         found = [bounds.at(coeffs) for bounds, coeffs, _, _ in jobs]
         peaks = np.max([known for known, _ in found], axis=0)
         outside = np.zeros(len(peaks), np.int32)
-        for (_, coeffs, basis_map, mean_map), (_, bound) in zip(jobs, found):
+        for (bounds, coeffs, basis_map, mean_map), (_, bound) in zip(jobs, found):
             highest = np.where(bound > np.minimum(peaks, 1)[:, None], bound, 0).max(axis=0)
             for tile in np.argsort(-highest, kind="stable")[:np.count_nonzero(highest)]:
                 faces = np.flatnonzero(bound[:, tile] > np.minimum(peaks, 1))
                 if len(faces):
                     square = self._squares[tile]
-                    magnitude = coeffs[faces] @ basis_map[(slice(None), *square)].reshape(len(basis_map), -1)
+                    magnitude = coeffs[faces] @ bounds.modes(basis_map, tile, square)
                     if mean_map is not None:
                         magnitude += mean_map[square].ravel()
                     np.abs(magnitude, out=magnitude)
@@ -85,13 +86,14 @@ class MapPeaks:
 @dataclass(frozen=True, eq=False)
 class _Bounds:
     """What bounds the values of one map in each tile: the modes and the mean of its middle, how far the mean of its
-    other texels lies above and below, and how far their modes lie from the middle's."""
+    other texels lies above and below, and how far their modes lie from the middle's; and the modes of some tiles."""
 
     basis: np.ndarray
     mean: np.ndarray
     above: np.ndarray
     below: np.ndarray
     radius: np.ndarray
+    kept: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, basis_map: np.ndarray, mean_map: np.ndarray, texels: np.ndarray, starts: np.ndarray) -> _Bounds:
@@ -110,6 +112,14 @@ class _Bounds:
             below=-np.minimum.reduceat(away, starts, axis=1).ravel(),
             radius=np.sqrt(np.maximum.reduceat(squares, starts, axis=1)).ravel(),
         )
+
+    def modes(self, basis_map: np.ndarray, tile: int, square: tuple) -> np.ndarray:
+        """(K, texels) modes of a tile: to gather them from the whole map takes three times as long as their product."""
+        if tile not in self.kept:
+            if len(self.kept) == _KEPT:
+                self.kept.clear()
+            self.kept[tile] = basis_map[(slice(None), *square)].reshape(len(basis_map), -1)
+        return self.kept[tile]
 
     def at(self, coeffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B,) largest absolute value in the middles, and (B, T) bound of those in each tile."""

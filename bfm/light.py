@@ -37,11 +37,16 @@ def sh_basis(normals: np.ndarray) -> np.ndarray:
     np.ndarray
         (..., 9) in the order 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2, each with its constant.
     """
+    return array_namespace(normals).stack(_harmonics(normals), -1)
+
+
+def _harmonics(normals: np.ndarray) -> list[np.ndarray]:
+    """The nine of `sh_basis`, (...) each."""
     x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
-    return array_namespace(normals).stack([
+    return [
         0 * x + _Y00, _Y1 * y, _Y1 * z, _Y1 * x,
         _Y2 * x * y, _Y2 * y * z, _Y20 * (3 * z * z - 1), _Y2 * x * z, _Y22 * (x * x - y * y),
-    ], -1)
+    ]
 
 
 def fit_light(
@@ -88,7 +93,7 @@ def fit_light(
         raise ValueError(
             f"the light needs at least 9 unsaturated texels with albedo, got {count.min()}; is the face visible?"
         )
-    basis = np.ascontiguousarray(sh_basis(normals).swapaxes(-1, -2))  # texels last, for long inner loops
+    basis = np.stack(_harmonics(normals), -2)  # texels last, for long inner loops
     ridge = _RIDGE / 9 * np.diag([0, *[1] * 8])  # the constant term is always seen
     trust = usable.astype(power.dtype)
     for _ in range(_ROUNDS):

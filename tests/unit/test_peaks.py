@@ -16,9 +16,11 @@ def peaks_of_maps(maps: AttributeMaps, id_coeffs: np.ndarray, exp_coeffs: np.nda
     return magnitude.max(axis=1), np.count_nonzero(magnitude > 1, axis=1)
 
 
-@pytest.mark.parametrize("chart, size", [("harmonic", 64), ("cylindrical", 50)])
-def test_peaks_are_those_of_the_maps(chart, size):
-    """Faces of all sizes together, so that some reach far, some have no value beyond 1, and one lies exactly on it."""
+@pytest.mark.parametrize("chart, size, kept", [("harmonic", 64, 512), ("cylindrical", 50, 3)])
+def test_peaks_are_those_of_the_maps(chart, size, kept, monkeypatch):
+    """Faces of all sizes together, so that some reach far, some have no value beyond 1, and one lies exactly on it;
+    whichever faces were measured before, and however few tiles are kept of them."""
+    monkeypatch.setattr("asmgen.peaks._KEPT", kept)
     model = toy_model()
     maps = AttributeMaps.from_model(model, make_chart(model, chart, size))
     rng = np.random.default_rng(0)
@@ -27,7 +29,9 @@ def test_peaks_are_those_of_the_maps(chart, size):
     exp_coeffs[::7] *= 60  # whose expression maps reach further than their identity maps
     id_coeffs[::7] *= 0.1
     id_coeffs[3], exp_coeffs[3] = 0, 0
-    peaks, outside = MapPeaks(maps)(id_coeffs, exp_coeffs)
+    measure = MapPeaks(maps)
+    measure(id_coeffs[::2], exp_coeffs[1::2])
+    peaks, outside = measure(id_coeffs, exp_coeffs)
     wanted_peaks, wanted_outside = peaks_of_maps(maps, id_coeffs, exp_coeffs)
     assert (peaks.dtype, outside.dtype) == (np.float32, np.int32)
     np.testing.assert_allclose(peaks, wanted_peaks, rtol=1e-6)
