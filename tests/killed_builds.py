@@ -1,7 +1,7 @@
 """Builds of a small tree that are killed at lines that write, in forked processes; see tests/e2e/test_kill.py.
 
 Usage: killed_builds.py ROOT WANTED OUT KIND HOW. WANTED and OUT have a folder a set: asmd, and ftd if KIND is that.
-HOW tells what is killed: all (at every line), random (all, 60 times), worker or parent.
+HOW tells what is killed: all (at every line), random (all, 60 times), worker or parent; or that several build together.
 """
 
 import json
@@ -67,8 +67,31 @@ def fill(photos: pipeline.PhotoPass, plans: list) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def build_together(photos: pipeline.PhotoPass, plans: list) -> tuple[int, int]:
+    """Let six processes build the same at the same moment, every other one with its sets in the other order; return how
+    many ended well, and how many were refused."""
+    reader, writer = os.pipe()
+    builders = []
+    for number in range(6):
+        builders.append(os.fork())
+        if not builders[-1]:
+            os.close(writer)
+            os.read(reader, 1)  # until all are there
+            try:
+                photos.fill(plans[::-1] if number % 2 else plans, 1, partial(tqdm, disable=True))
+            except BlockingIOError as error:
+                os._exit(3 if " is being written by process " in str(error) else 1)
+            finally:
+                os._exit(sys.exc_info()[0] is not None)
+    os.close(writer), os.close(reader)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(builder, 0)[1]) for builder in builders]
+    assert set(codes) <= {0, 3}
+    return codes.count(0), codes.count(3)
+
+
 def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:
-    """Kill the build of some kind in some way; tell how often, and how often it was whole in the end."""
+    """Kill the build of some kind in some way; tell how often (or how many were refused), and how often it was whole in
+    the end."""
     pipeline.run_tasks = forked if how in ("worker", "parent") else here
     photos = pipeline.PhotoPass(
         root, MODEL, size=SIZE, encoding="dense", chart="default", shard_size=SHARD_SIZE, seed=0, count=None,
@@ -102,6 +125,14 @@ def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:
     elif how == "random":
         kills = 60
         kill_at_random(program, FILES, begin, end, kills, lines=2500)
+    elif how == "together":
+        kills = 0
+        for _ in range(5):
+            begin()
+            well, refused = build_together(photos, plans)
+            assert well
+            kills += refused
+            end()
     else:
         kills = 0
         writer = ShardWriter

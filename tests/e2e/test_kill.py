@@ -43,8 +43,9 @@ def whole(tree, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind, what, kills, ends", [
     ("asmd", "all", 150, 3), ("ftd", "random", 60, 3), ("asmd", "worker", 60, 2), ("ftd", "parent", 4, 8),
+    ("ftd", "together", 5, 5),
 ])
-def test_killed_at_lines_that_write(tree, whole, tmp_path, kind, what, kills, ends):
+def test_killed_at_lines_that_write_or_refused(tree, whole, tmp_path, kind, what, kills, ends):
     """Files whole, equal to those of other processes that were not killed, and nothing else, each time; see
     `killed_builds`. `kills` and `ends` are far from what there are, so that a line more or less does not matter."""
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))}
@@ -82,7 +83,8 @@ def test_killed_commands(tmp_path, kind):
 
     began = time.monotonic()
     run = start(tmp_path / "whole")
-    assert not run.wait(), run.communicate()
+    told = run.communicate()[1]
+    assert not run.returncode, told
     seconds, whole, rounds = time.monotonic() - began, made(tmp_path / "whole"), 0
     while sum(killed.values()) < 50:
         rounds += 1
@@ -92,17 +94,16 @@ def test_killed_commands(tmp_path, kind):
             deadline = time.monotonic() + chance.uniform(0, 1.1 * seconds)
             while run.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
-            if run.poll() == 0:
-                break
-            workers = workers_of(run.pid)
-            if what == "all":
-                os.killpg(run.pid, signal.SIGKILL)
-            else:
-                os.kill(chance.choice(workers) if what == "worker" and workers else run.pid, signal.SIGKILL)
-            killed[what] = killed.get(what, 0) + 1
+            if run.poll() is None:
+                workers = workers_of(run.pid)
+                if what == "all":
+                    os.killpg(run.pid, signal.SIGKILL)
+                else:
+                    os.kill(chance.choice(workers) if what == "worker" and workers else run.pid, signal.SIGKILL)
+                killed[what] = killed.get(what, 0) + 1
             told = run.communicate()[1]
             assert "Traceback" not in told
-            if run.returncode == 0:  # the worker had nothing left to do
+            if run.returncode == 0:  # also if its worker had nothing left to do
                 break
             assert run.returncode == -signal.SIGKILL or "a worker process died" in told, told
         assert made(out) == whole
