@@ -64,17 +64,19 @@ def test_killed_at_lines_that_write_or_refused(tree, whole, tmp_path, kind, what
 def test_killed_commands(tmp_path, kind):
     """The command itself, with its workers: of 50 runs, the command, one of its workers, or all are killed at random
     times, and the run after continues."""
-    root, chance, killed, whole = tmp_path / "photos", random.Random(0), {}, {}
+    root, log, chance, killed = tmp_path / "photos", tmp_path / "log", random.Random(0), {}
     write_tree(root, {"AFW": 6, "HELEN": 14})
     save_model(MODEL, tmp_path / "model.h5")
 
     def start(out: Path) -> subprocess.Popen:
         beside = ["--with-asm", out / "asmd"] if kind == "ftd" else []
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli", "build", kind, root, out / kind, *beside, "--size", "64", "--shard-size", "1",
-             "--jobs", "2", "--face-model", tmp_path / "model.h5"],
-            cwd=TESTS.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
+        log.unlink(missing_ok=True)
+        with open(log, "w") as told:  # no pipe, whose end would be that of workers which live on a little
+            return subprocess.Popen(
+                [sys.executable, "-m", "cli", "build", kind, root, out / kind, *beside, "--size", "64", "--shard-size",
+                 "1", "--jobs", "2", "--face-model", tmp_path / "model.h5"],
+                cwd=TESTS.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=told,
+            )
 
     def made(out: Path) -> dict:
         """Digests of all that there is."""
@@ -82,9 +84,7 @@ def test_killed_commands(tmp_path, kind):
         return {folder.name: hashes(folder) for folder in out.iterdir()}
 
     began = time.monotonic()
-    run = start(tmp_path / "whole")
-    told = run.communicate()[1]
-    assert not run.returncode, told
+    assert not start(tmp_path / "whole").wait(), log.read_text()
     seconds, whole, rounds = time.monotonic() - began, made(tmp_path / "whole"), 0
     while sum(killed.values()) < 50:
         rounds += 1
@@ -101,11 +101,11 @@ def test_killed_commands(tmp_path, kind):
                 else:
                     os.kill(chance.choice(workers) if what == "worker" and workers else run.pid, signal.SIGKILL)
                 killed[what] = killed.get(what, 0) + 1
-            told = run.communicate()[1]
+            code, told = run.wait(), log.read_text()
             assert "Traceback" not in told
-            if run.returncode == 0:  # also if its worker had nothing left to do
+            if code == 0:  # also if its worker had nothing left to do
                 break
-            assert run.returncode == -signal.SIGKILL or "a worker process died" in told, told
+            assert code == -signal.SIGKILL or "a worker process died" in told, told
         assert made(out) == whole
     print(killed, rounds)
 
