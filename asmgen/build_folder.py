@@ -11,11 +11,8 @@ from pathlib import Path
 from asmgen.dataset_files import write_whole
 from asmgen.folder_lock import locked
 from asmgen.shard_job import ShardPlan
-from asmgen.shards import shard_matches
+from asmgen.shards import SETTINGS_FILE, settings_text, shard_matches
 from asmgen.writing import sync, writing
-
-SETTINGS_FILE = "build.json"
-"""Beside the shards: what they are built with, so that a rerun can tell whether it continues the same build."""
 
 SCRATCH = "scratch-"
 """What the names of folders begin with that last as long as the build."""
@@ -47,10 +44,10 @@ def claimed(plans: Sequence[ShardPlan], repair: bool = False) -> Iterator[None]:
             plan.out_dir.mkdir(parents=True, exist_ok=True)
     with locked(*(plan.out_dir for plan in plans)):
         _check_settings(plans, repair)  # another build may have begun and ended since
-        for plan in plans:
-            _remove_leftovers(plan.out_dir)
-            _write_settings(plan.out_dir / SETTINGS_FILE, plan.settings, repair)
         try:
+            for plan in plans:
+                _remove_leftovers(plan.out_dir)
+                _write_settings(plan.out_dir / SETTINGS_FILE, plan.settings, repair)
             yield
         finally:
             for plan in plans:
@@ -88,7 +85,7 @@ def _check_settings(plans: Sequence[ShardPlan], repair: bool) -> None:
 
 def _write_settings(path: Path, settings: dict, repair: bool) -> None:
     """Write the settings, once, unless they are to be repaired."""
-    content = (json.dumps(settings, indent=2) + "\n").encode()
+    content = settings_text(settings).encode()
     if not path.exists() or repair and path.read_bytes() != content:
         write_whole(path, content)
         sync(path)

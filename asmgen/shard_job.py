@@ -70,9 +70,9 @@ class ShardPlan:
     Attributes
     ----------
     out_dir : Path
-        Folder for the shards and `asmgen.build_folder.SETTINGS_FILE`; made if it is not there.
+        Folder for the shards and `asmgen.shards.SETTINGS_FILE`; made if it is not there.
     settings : dict
-        Name to number or text: what decides the bytes. In `asmgen.build_folder.SETTINGS_FILE`, and in every shard.
+        Name to number or text: what decides the bytes. In `asmgen.shards.SETTINGS_FILE`, and in every shard.
     attributes : dict
         What else a reader must know.
     maker : SampleMaker

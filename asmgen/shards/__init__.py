@@ -9,9 +9,10 @@ from asmgen.shards.check import Problem, VerifyReport, check_shard, verify_shard
 from asmgen.shards.folders import find_shards, shard_path
 from asmgen.shards.heads import shard_matches
 from asmgen.shards.reader import ShardSet, open_kind
+from asmgen.shards.settings import SETTINGS_FILE, settings_text
 from asmgen.shards.writer import ShardWriter, write_shard
 
 __all__ = [
-    "Problem", "ShardSet", "ShardWriter", "VerifyReport", "check_shard", "find_shards", "open_kind", "shard_matches",
-    "shard_path", "verify_shards", "write_shard",
+    "SETTINGS_FILE", "Problem", "ShardSet", "ShardWriter", "VerifyReport", "check_shard", "find_shards", "open_kind",
+    "settings_text", "shard_matches", "shard_path", "verify_shards", "write_shard",
 ]

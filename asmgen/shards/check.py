@@ -11,6 +11,7 @@ from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 from asmgen.shards.reader import ShardSet
 from asmgen.shards.seal import broken_seal
+from asmgen.shards.settings import SETTINGS_FILE, settings_problem
 from asmgen.shards.stored import Column, arrays_of, columns_of, is_large
 
 _ROWS = 256  # of small values, read at once
@@ -44,6 +45,8 @@ class VerifyReport:
         for problem in self.problems:
             row = "" if problem.sample is None else f" sample {problem.sample}"
             lines.append(f"{problem.path.name}{row}: {problem.text}")
+        if self.problems:
+            lines.append("run the build again with --repair: it makes what is damaged again, and keeps the rest")
         return "\n".join(lines)
 
 
@@ -97,7 +100,7 @@ def _unreadable(column: Column) -> Iterator[tuple[int, Exception]]:
 
 
 def verify_shards(source: str | Path | Sequence) -> VerifyReport:
-    """Reread everything in a set of shards, and check that they belong together.
+    """Reread everything in a set of shards, and check that they belong together and to the settings beside them.
 
     Parameters
     ----------
@@ -125,4 +128,9 @@ def verify_shards(source: str | Path | Sequence) -> VerifyReport:
             report.problems.append(Problem(path, None, f"does not belong with {whole[0].name}: {difference}"))
         report.samples += head.count
         report.rejected += len(ShardSet(path).rejected)
+    if heads and isinstance(source, (str, Path)) and Path(source).is_dir():
+        path = Path(source, SETTINGS_FILE)
+        text = settings_problem(path, next(iter(heads.values())).attributes)
+        if text:
+            report.problems.append(Problem(path, None, text))
     return report

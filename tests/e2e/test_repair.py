@@ -72,17 +72,24 @@ def test_a_damaged_shard_stays_until_its_replacement_is_whole(tree, built, monke
     assert shard.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.unlink(), lambda path: flip(path, 30), lambda path: path.write_bytes(b"{"),
-], ids=["lost", "changed", "cut"])
-def test_settings_are_written_again(tree, built, damage):
+@pytest.mark.parametrize("damage, said", [
+    (lambda path: path.unlink(), None),
+    (lambda path: path.write_bytes(path.read_bytes()[:40]), "is no JSON file of settings"),
+    (lambda path: path.write_text(path.read_text().replace(": 64", ": 32")), "size is 32, and the shards 64"),
+    (lambda path: path.write_text(path.read_text().replace("  ", " \t", 1)), "is not as it was written"),
+], ids=["lost", "cut", "changed", "space"])
+def test_settings_are_written_again(tree, built, damage, said):
     """Only where a shard tells that the build is the same."""
     wanted = hashes(built)
     damage(built / "build.json")
+    problems = verify_shards(built).problems
+    assert [problem.path.name for problem in problems] == ["build.json"] * bool(said)
+    assert all(said in problem.text for problem in problems)
+    if said != "is not as it was written":
+        with pytest.raises((ValueError, FileExistsError), match="--repair|size 32, and this one has 64"):
+            build(tree, built)
     with pytest.raises((ValueError, FileExistsError)):
-        build(tree, built)
-    with pytest.raises((ValueError, FileExistsError)):
-        build(tree, built, repair=True, size=32)
+        build(tree, built, repair=True, size=48)
     build(tree, built, repair=True)
     assert hashes(built) == wanted
 
