@@ -46,7 +46,8 @@ def read_landmarks(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path} does not exist; give a file of 68 landmarks (.pts, .mat, .npy, .txt)")
     reader = {".pts": _read_pts, ".mat": _read_mat, ".npy": read_npy}.get(path.suffix.lower(), _read_text)
     try:
-        points = np.asarray(reader(path), np.float64)
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            points = np.asarray(reader(path), np.float64)
     except ValueError as error:
         raise ValueError(f"{path} must hold 68 landmarks, but cannot be read ({error})") from error
     if points.shape != (68, 2) or not np.isfinite(points).all():

@@ -89,8 +89,8 @@ def test_odd_photos_have_the_pixels_that_they_show(trees, built, name):
     assert np.abs(image - case.pixels.astype(int)).mean() <= case.loss
     sample = shards[shards.column("source").index(source(name))]
     transform = sample["crop_transform"]
-    left, top = (0.5 - (transform[:, 2] + 0.5) / transform[0, 0]).tolist()
-    crop = crop_image(case.pixels, (left, top, 64 / transform[0, 0]), 64)
+    square = [*(0.5 - (transform[:, 2] + 0.5) / transform[0, 0]), 64 / transform[0, 0]]
+    crop = crop_image(case.pixels, tuple(round(float(edge)) for edge in square), 64)
     assert np.abs(decode_image(sample["image"]) - crop.astype(int)).mean() <= case.loss + 1
 
 
