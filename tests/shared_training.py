@@ -54,6 +54,15 @@ class Failing(LandmarkTask):
         return super().step(raw, step)
 
 
+class Spoiled(LandmarkTask):
+    """A task of which one process has no finite gradient in the second step."""
+
+    def step(self, raw, step):
+        if step == 1 and not is_first():
+            raw = {**raw, "landmarks": raw["landmarks"] * float("nan")}
+        return super().step(raw, step)
+
+
 class _Double(TorchFunctionMode):
     """Makes float64 of every float32 tensor that a call gives, but for views, through which batches are written."""
 
@@ -92,7 +101,7 @@ def points() -> torch.Tensor:
 
 
 def main(folder: Path):
-    """Train, try a batch that cannot be shared, and fail in one process."""
+    """Train, try a batch that cannot be shared, and fail in one process, with a number and with an error."""
     trainer.draw_curves = lambda run_dir: None
     with training_processes("cpu"):
         with double_precision():
@@ -109,6 +118,10 @@ def main(folder: Path):
             train_landmarks(folder / "asmd", folder / "odd", replace(LANDMARKS, batch_size=3), "cpu")
         except ValueError as error:
             (folder / f"refused-{rank}").write_text(str(error))
+        try:
+            run_training(Spoiled(dataset, LANDMARKS, torch.device("cpu")), folder / "spoiled", LANDMARKS)
+        except FloatingPointError as error:
+            (folder / f"spoiled-{rank}").write_text(str(error))
         run_training(Failing(dataset, LANDMARKS, torch.device("cpu")), folder / "failing", LANDMARKS)
 
 

@@ -1,9 +1,11 @@
 """Two processes that train together do what one does, and end together."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from toy_ftd import write_toy_ftd
 from training_runs import PowerCut, cut_at, without_times
 
 from model.checkpoint import load_checkpoint
+from model.config import LandmarkConfig
 from model.fusion_losses import spread
 from model.train_geometry import load_geometry_stream, train_geometry
+from model.train_landmarks import train_landmarks
 from model.trainer import read_log
 
 TESTS = Path(shared_training.__file__).parent
@@ -50,14 +54,18 @@ def runs(tmp_path_factory):
 
 def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
     """Start one of two processes as torchrun does."""
-    tests = Path(shared_training.__file__).parent
     return subprocess.Popen(
-        [sys.executable, shared_training.__file__, str(folder)], stderr=subprocess.PIPE, text=True, env={
-            **os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1",
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        },
+        [sys.executable, shared_training.__file__, str(folder)], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **two_processes(rank, port), "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
     )
+
+
+def two_processes(rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells one of two processes."""
+    return {
+        "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }
 
 
 def losses(run: Path) -> list[dict]:
@@ -123,6 +131,46 @@ def test_batches_that_cannot_be_shared_are_refused(runs):
         said = (runs[0] / f"refused-{rank}").read_text()
         assert said == "the batch size must be a multiple of the 2 processes that share each batch, got 3"
     assert not (runs[0] / "odd").exists()
+
+
+def test_a_number_that_is_not_finite_in_one_ends_all(runs):
+    folder = runs[0]
+    said = {(folder / f"spoiled-{rank}").read_text() for rank in range(2)}
+    (sentence,) = said
+    assert sentence.startswith("step 2 is not finite (loss nan, gradient_norm nan) on row ")
+    bad = load_checkpoint(folder / "spoiled" / "not_finite.pt", "landmarks")
+    assert bad["step"] == 1 and len(bad["failure"]["samples"]) == 4  # of both
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_all_stop_at_the_same_step_when_one_is_told(runs, tmp_path):
+    shards, run, port, ended = runs[0] / "asmd", tmp_path / "run", free_port(), []
+    command = (
+        *(sys.executable, "-m", "cli", "train", "landmarks", str(shards), "-o", str(run), "--device", "cpu"),
+        *("--width", "0.05", "--stacks", "1", "--batch-size", "4", "--validation-fraction", "0", "--log-every", "4"),
+    )
+    processes = [subprocess.Popen(
+        command, cwd=TESTS.parent, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        env={**os.environ, **two_processes(rank, port)},
+    ) for rank in range(2)]
+    try:
+        while not ((run / "log.jsonl").exists() and read_log(run)):
+            assert processes[0].poll() is None and processes[1].poll() is None
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
+        for process in processes:
+            ended.append((process.communicate(timeout=300)[1], process.returncode))
+    finally:
+        for process in processes:
+            process.kill()
+    state = load_checkpoint(run, "landmarks")
+    done = state["step"]
+    assert ended[0] == (f"stopped by SIGTERM, {done} steps of 100000 are saved; go on with --resume\n", 143)
+    assert ended[1] == ("", 143)
+    assert len(state["unlogged"]) == done % 4 and [record["step"] for record in read_log(run)][-1] == done - done % 4
+    config = LandmarkConfig.from_dict({**state["config"], "steps": done + 1})
+    train_landmarks(shards, run, config, "cpu", resume=True)
+    assert read_log(run)[-1]["step"] == done + 1
 
 
 def test_all_end_when_one_fails(runs):
