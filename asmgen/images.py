@@ -81,7 +81,10 @@ def encode_image(crop: np.ndarray) -> bytes:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Return JPEG bytes as (H, W, 3) uint8 RGB."""
+    """Return JPEG bytes as (H, W, 3) uint8 RGB; ValueError if they are damaged or claim an alarming size."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    if height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise ValueError(f"a stored image must have at most {Image.MAX_IMAGE_PIXELS} pixels, got {width}x{height}")
     return simplejpeg.decode_jpeg(data, "RGB")
 
 

@@ -96,3 +96,13 @@ def test_crops_are_jpegs_of_quality_96_with_full_colour():
         lost, usual = (np.square(np.asarray(image).astype(float) - PIXELS).mean() for image in (ours, pillows))
     assert lost < 1.01 * usual
     assert encode_image(PIXELS[:, ::-1][:, ::-1]) == encode_image(np.asfortranarray(PIXELS)) == data
+
+
+def test_a_stored_image_that_says_it_is_huge():
+    """Nothing is taken for its pixels; one that is cut short is told as it is."""
+    data = encode_image(PIXELS)
+    frame = data.index(b"\xff\xc0") + 5
+    with pytest.raises(ValueError, match="a stored image must have at most 89478485 pixels, got 65000x65000"):
+        decode_image(data[:frame] + (65000).to_bytes(2, "big") * 2 + data[frame + 4:])
+    with pytest.raises(ValueError, match="Premature end of JPEG"):
+        decode_image(data[:len(data) // 2])
