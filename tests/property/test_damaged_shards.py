@@ -100,6 +100,25 @@ def test_every_byte_is_under_the_digest(tmp_path):
     assert has_seal(path)
 
 
+@pytest.mark.parametrize("packing, sample, text", [
+    ("none", None, "the bytes are not those that were written"),
+    ("gzip", 0, "field 'steps' cannot be read: a chunk cannot be unpacked"),
+    ("small", 0, "field 'steps' cannot be read: a chunk cannot be unpacked"),
+])
+def test_a_chunk_of_zeros(tmp_path, packing, sample, text):
+    """As where a page was lost; its checksum, 0, is right."""
+    path = tmp_path / "shard.h5"
+    with ShardWriter(path, {}, packing={"steps": packing}) as writer:
+        writer.add({"steps": np.arange(96 * 96, dtype=np.int16).reshape(96, 96)})
+    with h5py.File(path) as file:
+        chunk = file["samples/steps"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset:chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    (problem,) = check_shard(path)
+    assert problem.sample == sample and problem.text.startswith(text)
+
+
 def test_what_checksums_of_chunks_do_not_tell(tmp_path):
     """Fletcher's takes words of ones for words of zeros."""
     path = tmp_path / "shard.h5"
