@@ -158,6 +158,7 @@ BROKEN = {
     ),
     "wide": photo(sized(jpeg(), b"\xff\xc0", 5, ">HH", 30_000), LARGE.format("wide", "jpg")),
     "wide_png": photo(sized(encoded("PNG"), b"IHDR", 4, ">II", 30_000), LARGE.format("wide_png", "png"), ".png"),
+    "twice": photo(sized(encoded("PNG"), b"IHDR", 4, ">II", 11_000), LARGE.format("twice", "png"), ".png"),
     "wide_gif": photo(sized(encoded("GIF"), b"GIF87a", 6, "<HH", 30_000), LARGE.format("wide_gif", "jpg")),
     "wide_bmp": photo(sized(encoded("BMP"), b"BM", 18, "<ii", 30_000), LARGE.format("wide_bmp", "bmp"), ".bmp"),
     "scans": photo(with_scans(60), "unreadable image: scans.jpg must have at most 64 scans, and has 70; save it anew"),

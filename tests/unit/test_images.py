@@ -1,5 +1,6 @@
 """Photos read and crops written without pillow are what pillow reads and writes."""
 
+from base64 import b85decode
 from io import BytesIO
 
 import numpy as np
@@ -22,6 +23,13 @@ PLAIN = {
     "restarts": {"restart_marker_rows": 1},
     "profile": {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()},
 }
+ARITHMETIC = (
+    b"|JeWF01!$>Nk#wx0RR9200961|JwjV00RO70|EjA0|NsD0|NvF2n7WM1O*BQ2L=cX3JeSj3JVJj4iXRz4iOFu3lJ6%5fc;@6%`B*"
+    b"7Z?^47!ni}6#v@*LjeN>1O)^I2?YfS6b%av6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6cqo-"
+    b"01*fP5C9kh0TBQK5di}c0sqVZ3IGrg1pyEd1^?Or3<CiG0ucid06zf#0Ns8VEg(!tp6}Y=Ge;^xV5xB7X!|%u@BaY*0KJ3)Vym~Y"
+    b"+pnQm07l357;;PMET$@!&vAZCT?|RqRdohtvJO0`AivnJ0p`Gfh=f{L7(@R6a94*)Ib>k}*#"
+)
+"""A JPEG of 24 x 16 pixels in the coding that hardly anything writes, in base 85."""
 
 
 def by_pillow(path):
@@ -48,6 +56,13 @@ def test_plain_jpegs_have_the_pixels_of_pillow_without_it(tmp_path, monkeypatch,
 def test_other_photos_are_read_by_pillow(tmp_path, name, mode, options):
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / name, **options)
     np.testing.assert_array_equal(read_photo(tmp_path / name), by_pillow(tmp_path / name))
+
+
+def test_arithmetic_coding(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b85decode(ARITHMETIC))
+    rows, columns = np.mgrid[:16, :24]
+    drawn = np.stack([10 * columns, 15 * rows, 255 - 5 * (rows + columns)], -1)
+    assert np.abs(read_photo(tmp_path / "a.jpg") - drawn).max() <= 4
 
 
 def test_a_turned_jpeg_is_upright(tmp_path):

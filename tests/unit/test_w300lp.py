@@ -1,5 +1,6 @@
 """Reader of 300W-LP trees: layout, conversion, and a reason for each damaged file."""
 
+import os
 import struct
 from dataclasses import replace
 
@@ -137,6 +138,46 @@ def test_photos_that_differ_in_suffix_keep_it(tmp_path):
     for name in ("a.jpg", "a.png", "b.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert [entry.source for entry in find_samples(tmp_path)] == ["a.jpg", "a.png", "b"]
+
+
+def test_links_to_folders_are_followed_once_and_after_all_else(tmp_path):
+    """Also out of the tree; a folder that lies in the tree goes by its own name, and no loop is walked."""
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for folder in (root / "HELEN", elsewhere / "inner"):
+        write_sample(folder)
+    (root / "AAA").symlink_to(root / "HELEN")
+    (root / "HELEN/again").symlink_to(root)
+    (root / "BBB_Flip").symlink_to(elsewhere)
+    (root / "CCC").symlink_to(elsewhere / "inner")
+    (elsewhere / "inner/home").symlink_to(root)
+    (root / ".hidden").symlink_to(elsewhere)
+    entries = find_samples(root)
+    assert [entry.source for entry in entries] == ["BBB_Flip/inner/AFW_1_0", "HELEN/AFW_1_0"]
+    assert [entry.set_name for entry in entries] == ["inner", "HELEN"]
+    assert all(read_sample(entry, MODEL).landmarks is not None for entry in entries)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    write_sample(tmp_path / "AFW")
+    (tmp_path / "HELEN").mkdir()
+    scan = os.scandir
+
+    def refused(path):
+        if str(path).endswith("HELEN"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError, match="HELEN"):
+        find_samples(tmp_path)
+
+
+def test_names_that_differ_in_their_suffixes_only_have_sources_of_their_own(tmp_path):
+    for name in ("a.jpg", "a.png", "a.jpg.jpg", "b.jpg.jpg", "c\\n.jpg", "c\n.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert [entry.source for entry in find_samples(tmp_path)] == [
+        "a.jpg", "a.jpg.jpg", "a.png", "b.jpg", "c\\n", "c\\\\n",
+    ]
 
 
 def test_a_root_without_photos_is_named(tmp_path):
