@@ -54,6 +54,8 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
 
 def member(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
     """Return what a group holds itself; OSError for nothing, and for a link, which may lead out of the file."""
+    if isinstance(key, bytes):
+        raise OSError(f"{group.name} holds {key}, which is no UTF-8")  # h5py's way to name it
     links, name = group.id.links, key.encode(errors="surrogateescape")
     if not links.exists(name) or links.get_info(name).type != h5py.h5l.TYPE_HARD:
         raise OSError(f"{group.name.rstrip('/')}/{key} is {'elsewhere' if links.exists(name) else 'missing'}")
