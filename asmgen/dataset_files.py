@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 from PIL import Image
 
+from asmgen.folder_lock import LOCK_FILE, locked
+from asmgen.w300lp import UNFINISHED
 from asmgen.workers import run_tasks, share, shared
 from asmgen.writing import writing
 from bfm.morphable_model import MorphableModel
 
 JPEG_QUALITY = 95
+_SCRATCH = ".scratch-"
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
 
 
@@ -27,13 +32,40 @@ def check_numbers(**wanted: tuple[float, float]) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-def new_folder(path: Path) -> Path:
-    """Make a folder for a dataset and return it; FileExistsError if it exists and holds anything."""
-    path = Path(path)
-    if path.exists() and any(path.iterdir()):
-        raise FileExistsError(f"{path} already holds files; choose an empty folder")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+@contextmanager
+def new_dataset(path: Path, *settings: object) -> Iterator[Path]:
+    """Hold a folder while a dataset is made in it. One that was stopped is made once more, in its place.
+
+    Parameters
+    ----------
+    path : Path
+        Empty, or what a stopped run with the same settings left; made if it is not there.
+    *settings : object
+        Numbers and texts that decide the files.
+
+    Yields
+    ------
+    Path
+        The folder; until the end it holds a file that says that it is not finished (`asmgen.w300lp.UNFINISHED`).
+
+    Raises
+    ------
+    FileExistsError
+        If it holds anything else. BlockingIOError if another process makes a dataset there.
+    """
+    path, told = Path(path), repr(settings)
+    unfinished = path / UNFINISHED
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        found = {file.name for file in path.iterdir()} - {LOCK_FILE, f"{UNFINISHED}.partial"}
+        if found and not (unfinished.exists() and unfinished.read_text() == told):
+            raise FileExistsError(f"{path} already holds files; choose an empty folder")
+        for left in path.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        write_whole(unfinished, told.encode())
+        yield path
+        unfinished.unlink()
 
 
 def run_on_model(
@@ -59,7 +91,7 @@ def run_on_model(
     list
         What the calls returned, in the order of the tasks.
     """
-    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=out_dir) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out_dir) as scratch:
         shared_model = share(model, Path(scratch, "model"))
         return run_tasks(_run_on_shared, [(write, out_dir, shared_model, *task) for task in tasks], jobs)
 

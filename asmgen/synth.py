@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_folder, run_on_model, write_whole
+from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_dataset, run_on_model, write_whole
 from asmgen.synthetic_faces import SyntheticFace, check_face_model, random_face
 from asmgen.synthetic_photos import Photograph, centred_position, landmarks_in_photo, photograph
 from asmgen.w300lp import LANDMARK_FOLDER, placement_from_pose_para, pose_para_from_placement
@@ -35,7 +35,7 @@ def synthesize_300wlp(
     Parameters
     ----------
     out_dir : Path
-        Folder to make; must be empty if it exists.
+        Folder to make; if it exists, empty or what a stopped run with the same options left.
     model : MorphableModel
         With a texture basis.
     count : int
@@ -54,17 +54,17 @@ def synthesize_300wlp(
     Returns
     -------
     list[Path]
-        The photos, sorted. FileExistsError is raised if `out_dir` holds anything, ValueError if a number is out of
+        The photos, sorted. FileExistsError is raised if `out_dir` holds anything else, ValueError if a number is out of
         range, or the model has no texture or not the expressions.
     """
     check_numbers(count=(count, 1), jobs=(jobs, 1), copies=(copies, 1), seed=(seed, 0), image_size=(image_size, 64))
     check_face_model(model, expressions)
-    out_dir = new_folder(out_dir)
-    photos = -(-count // copies)
-    written = run_on_model(_write_photos, out_dir, model, [
-        (range(first, min(first + _PHOTOS_A_TASK, photos)), count, seed, image_size, copies, expressions)
-        for first in range(0, photos, _PHOTOS_A_TASK)
-    ], jobs)
+    photos, settings = -(-count // copies), (count, seed, image_size, copies, expressions)
+    tasks = [
+        (range(first, min(first + _PHOTOS_A_TASK, photos)), *settings) for first in range(0, photos, _PHOTOS_A_TASK)
+    ]
+    with new_dataset(out_dir, "300wlp", model.sha256, *settings) as out_dir:
+        written = run_on_model(_write_photos, out_dir, model, tasks, jobs)
     return [path for paths in written for path in paths]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from asmgen.dataset_files import bmp_bytes, check_numbers, new_folder, npy_bytes, pts_bytes, run_on_model, write_whole
+from asmgen.dataset_files import bmp_bytes, check_numbers, new_dataset, npy_bytes, pts_bytes, run_on_model, write_whole
 from asmgen.scan_files import bnd_bytes, wrl_bytes
 from asmgen.synthetic_faces import random_face
 from asmgen.synthetic_photos import centred_position, landmarks_in_photo, photograph
@@ -42,7 +42,7 @@ def synthesize_bu3dfe(
     Parameters
     ----------
     out_dir : Path
-        Folder to make; must be empty if it exists.
+        Folder to make; if it exists, empty or what a stopped run with the same options left.
     people : int
         Number of people.
     levels : Sequence[int]
@@ -61,7 +61,7 @@ def synthesize_bu3dfe(
     Returns
     -------
     list[str]
-        Names of the people. FileExistsError is raised if `out_dir` holds anything.
+        Names of the people. FileExistsError is raised if `out_dir` holds anything else.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def synthesize_bu3dfe(
         raise ValueError(f"levels must be of {', '.join(map(str, LEVELS))}, got {', '.join(map(str, levels))}")
     codes = ["NE00", *(f"{code}{level:02d}" for code in EXPRESSIONS for level in sorted(set(levels)))]
     tasks = [(person, code, noise, spacing, seed, image_size) for person in range(people) for code in codes]
-    run_on_model(_write_expression, new_folder(out_dir), open_face_model(), tasks, jobs)
+    with new_dataset(out_dir, "bu3dfe", people, codes, noise, spacing, seed, image_size) as out_dir:
+        run_on_model(_write_expression, out_dir, open_face_model(), tasks, jobs)
     return [_person_name(person) for person in range(people)]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asmgen.dataset_files import check_numbers, new_folder, run_on_model
+from asmgen.dataset_files import check_numbers, new_dataset, run_on_model
 from asmgen.synth import random_poses, write_photo
 from asmgen.synthetic_faces import random_face
 from bfm.open_face import open_face_model
@@ -35,7 +35,7 @@ def synthesize_expressions(
     Parameters
     ----------
     out_dir : Path
-        Folder to make; must be empty if it exists.
+        Folder to make; if it exists, empty or what a stopped run with the same options left.
     people : int
         Number of people, of ``len(UNITS) * len(STRENGTHS)`` photos each, on the open face model.
     seed : int
@@ -48,13 +48,13 @@ def synthesize_expressions(
     Returns
     -------
     list[Path]
-        The photos, by person, unit and strength. FileExistsError is raised if `out_dir` holds anything, ValueError if a
-        number is out of range.
+        The photos, by person, unit and strength. FileExistsError is raised if `out_dir` holds anything else,
+        ValueError if a number is out of range.
     """
     check_numbers(people=(people, 1), seed=(seed, 0), jobs=(jobs, 1), image_size=(image_size, 64))
-    out_dir = new_folder(out_dir)
     tasks = [(person, unit, seed, image_size) for person in range(people) for unit in UNITS]
-    written = run_on_model(_write_unit, out_dir, open_face_model(), tasks, jobs)
+    with new_dataset(out_dir, "expressions", people, seed, image_size) as out_dir:
+        written = run_on_model(_write_unit, out_dir, open_face_model(), tasks, jobs)
     return [path for paths in written for path in paths]
 
 

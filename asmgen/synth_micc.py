@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from asmgen.dataset_files import (
-    bmp_bytes, check_numbers, jpeg_bytes, new_folder, npy_bytes, pts_bytes, run_on_model, write_whole,
+    bmp_bytes, check_numbers, jpeg_bytes, new_dataset, npy_bytes, pts_bytes, run_on_model, write_whole,
 )
 from asmgen.scan_files import ljson_bytes, mtl_bytes, obj_bytes
 from asmgen.synthetic_faces import random_face
@@ -70,7 +70,7 @@ def synthesize_micc(
     Parameters
     ----------
     out_dir : Path
-        Folder to make; must be empty if it exists.
+        Folder to make; if it exists, empty or what a stopped run with the same options left.
     subjects : int
         Number of subjects.
     frames : int
@@ -92,8 +92,8 @@ def synthesize_micc(
     Returns
     -------
     list[str]
-        Names of the subjects. FileExistsError is raised if `out_dir` holds anything, ValueError if a number is out of
-        range.
+        Names of the subjects. FileExistsError is raised if `out_dir` holds anything else, ValueError if a number is
+        out of range.
     """
     check_numbers(
         subjects=(subjects, 1), frames=(frames, 1), noise=(noise, 0), spacing=(spacing, MIN_SPACING), seed=(seed, 0),
@@ -103,9 +103,10 @@ def synthesize_micc(
     parts = (_SCANS, *VIDEOS)
     settings = frames, noise, spacing, seed, image_size, mjpg
     tasks = [(number, part, *settings) for number in range(1, subjects + 1) for part in parts]
-    lists = run_on_model(_write_part, new_folder(out_dir), open_face_model(), tasks, jobs)
-    if mjpg:
-        write_whole(Path(out_dir, LANDMARK_LIST), "".join(lists).encode())
+    with new_dataset(out_dir, "micc", subjects, *settings) as out_dir:
+        lists = run_on_model(_write_part, out_dir, open_face_model(), tasks, jobs)
+        if mjpg:
+            write_whole(out_dir / LANDMARK_LIST, "".join(lists).encode())
     return names
 
 

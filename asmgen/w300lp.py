@@ -26,6 +26,8 @@ from bfm.morphable_model import BFM_COEFFICIENTS, MorphableModel
 from bfm.pose import project
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+UNFINISHED = "unfinished"
+"""File in the root of a tree that is being made by `dualface synth`, or was when that was stopped."""
 LANDMARK_FOLDER = "landmarks"
 IGNORED_FOLDERS = ("code", "__macosx")
 FLIP_SUFFIX = "_Flip"
@@ -154,11 +156,13 @@ def find_samples(root: Path) -> list[SampleEntry]:
     Raises
     ------
     FileNotFoundError
-        If `root` is no folder or holds no photo.
+        If `root` is no folder, holds no photo, or not yet all that `dualface synth` makes there.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; give the one that holds AFW, HELEN, ... or the photos")
+    if (root / UNFINISHED).exists():
+        raise FileNotFoundError(f"{root} lacks photos; run the `dualface synth` that makes them to its end")
     images: list[_Parts] = []
     annotations: set[_Parts] = set()
     root_name = root.resolve().name

@@ -52,6 +52,34 @@ def test_same_seed_gives_the_same_bytes_for_any_jobs(root, tmp_path):
         assert data != contents(root)[name]
 
 
+def test_what_was_stopped_is_made_in_its_place(root, tmp_path, monkeypatch):
+    """With the same options, to the same bytes; until then no photos are taken from there, nor others put there."""
+    killed, options = tmp_path / "killed", {"seed": 5, "image_size": SIZE}
+
+    def stop(write, out_dir, *_):
+        (out_dir / ".scratch-old").mkdir()
+        for name in ("SYNTH/SYNTH_000000_0.jpg", "landmarks/SYNTH/SYNTH_000000_0_pts.mat"):
+            (out_dir / name).parent.mkdir(parents=True)
+            (out_dir / name).write_bytes((root / name).read_bytes())
+        (out_dir / "SYNTH/SYNTH_000000_0.mat.partial").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("asmgen.synth.run_on_model", stop)
+        synthesize_300wlp(killed, MODEL, 6, **options)
+    (killed / "writer.lock").touch()
+    with pytest.raises(FileNotFoundError, match="lacks photos; run the `dualface synth` that makes them to its end"):
+        find_samples(killed)
+    for count, seed in ((5, 5), (6, 4)):
+        with pytest.raises(FileExistsError, match="already holds files"):
+            synthesize_300wlp(killed, MODEL, count, seed=seed, image_size=SIZE)
+    synthesize_300wlp(killed, MODEL, 6, **options)
+    assert contents(killed) == contents(root)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in root.iterdir()}
+    with pytest.raises(FileExistsError, match="already holds files"):
+        synthesize_300wlp(killed, MODEL, 6, **options)
+
+
 def test_files_have_the_layout_of_300w_lp(root):
     found = contents(root)
     assert len(found) == 18 and "SYNTH/SYNTH_000001_1.jpg" in found
