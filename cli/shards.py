@@ -44,7 +44,10 @@ def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path
 @click.command()
 @SHARDS
 def verify(shards: Path):
-    """Reread every sample of SHARDS and check it; exit 1 if anything is wrong.
+    """Reread every byte of SHARDS and check it; exit 1 if anything is wrong.
+
+    Names the shards, and the samples in them, that are not as they were written. `dualface build ... --repair` makes
+    these shards again.
 
     \b
     Example: dualface verify shards
