@@ -87,3 +87,14 @@ def test_away_is_what_shows_its_back(mapper):
     toward = np.cross(b - a, c - a)[:, 2]
     clear = np.abs(toward) > 1e-3
     assert np.array_equal(surface.away[clear], toward[clear] <= 0) and 0.1 < surface.away.mean() < 0.5
+
+
+def test_about_a_box_are_the_triangles_that_reach_over_it_and_nearer(mapper):
+    model, surface, texels, _ = placed(mapper, 20, 6)
+    places = texels[:, np.abs(texels[:2] - np.median(texels[:2], axis=1, keepdims=True)).max(axis=0) < 9]
+    corners = surface.points[:, model.triangles.T]
+    low, high, least, most = corners.min(axis=1), corners.max(axis=1), places.min(axis=1), places.max(axis=1)
+    over = (low[:2] <= most[:2, None]).all(axis=0) & (high[:2] >= least[:2, None]).all(axis=0) & (high[2] > least[2])
+    assert 100 < over.sum() < 0.2 * len(over)
+    assert np.array_equal(mapper.occlusion._about(surface.points, places), model.triangles[over].T)
+    assert mapper.occlusion._about(surface.points, places[:, :0]).shape == (3, 0)
