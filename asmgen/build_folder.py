@@ -58,11 +58,11 @@ def _check_settings(plans: Sequence[ShardPlan], repair: bool) -> None:
     """Raise if a folder holds a build with other settings, or with none."""
     for plan in plans:
         path, settings = plan.out_dir / SETTINGS_FILE, plan.settings
-        shards = sorted(plan.out_dir.glob("*.h5")) if repair else ()
-        if any(shard_matches(shard, settings | plan.attributes) for shard in shards):
+        shards = sorted(plan.out_dir.glob("*.h5"))  # before the settings, which another builder writes first
+        if repair and any(shard_matches(shard, settings | plan.attributes) for shard in shards):
             continue
         if not path.exists():
-            if any(plan.out_dir.glob("*.h5")):
+            if shards:
                 raise FileExistsError(
                     f"{plan.out_dir} holds shards but no {SETTINGS_FILE}; build with --repair, which writes it for "
                     "shards of this build, or into an empty folder"

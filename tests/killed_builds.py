@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def build_together(photos: pipeline.PhotoPass, plans: list) -> tuple[int, int]:
             try:
                 photos.fill(plans[::-1] if number % 2 else plans, 1, partial(tqdm, disable=True))
             except BlockingIOError as error:
-                os._exit(3 if " is being written by process " in str(error) else 1)
-            finally:
-                os._exit(sys.exc_info()[0] is not None)
+                os._exit(3 if " is being written by " in str(error) else 1)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
     os.close(writer), os.close(reader)
     codes = [os.waitstatus_to_exitcode(os.waitpid(builder, 0)[1]) for builder in builders]
     assert set(codes) <= {0, 3}

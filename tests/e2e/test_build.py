@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -192,6 +193,21 @@ def test_a_rerun_mends_and_gives_the_same_bytes(tree, dense, tmp_path):
     assert second.stat().st_mtime_ns == kept
     assert (summary.samples, summary.written) == (7, 4)
     assert build(tree[0], tmp_path).written == 0
+
+
+def test_another_builder_that_begins_and_ends_while_the_settings_are_looked_for(tree, dense, tmp_path, monkeypatch):
+    """Its shards once seemed to lack settings, where several began at the same moment."""
+    exists, out_dir = Path.exists, tmp_path / "out"
+
+    def late(path: Path, **options) -> bool:
+        found = exists(path, **options)
+        if path == out_dir / "build.json" and not found:
+            shutil.copytree(dense[0], out_dir)
+        return found
+
+    monkeypatch.setattr(Path, "exists", late)
+    assert build(tree[0], out_dir).written == 0
+    assert hashes(out_dir) == hashes(dense[0])
 
 
 @pytest.mark.parametrize("changed, message", [
