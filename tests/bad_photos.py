@@ -98,10 +98,13 @@ def v4() -> bytes:
     return file.getvalue()
 
 
-def bomb(size: int) -> bytes:
-    """A small file that says it has so many bytes of zeros."""
-    whole = zlib.compress(struct.pack("<II", 14, size) + bytes(size), 9)
-    return mat()[:128] + struct.pack("<II", 15, len(whole)) + whole
+def bomb(parts: int) -> bytes:
+    """A small file of so many times 64 MiB of zeros: the same piece of a stream again and again."""
+    packing = zlib.compressobj(9, wbits=-15)
+    head = packing.compress(struct.pack("<II", 14, 0xFFFFFFFF)) + packing.flush(zlib.Z_FULL_FLUSH)
+    piece = packing.compress(bytes(1 << 26)) + packing.flush(zlib.Z_FULL_FLUSH)
+    stream = b"\x78\xda" + head + parts * piece
+    return mat()[:128] + struct.pack("<II", 15, len(stream)) + stream
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ BROKEN = {
     "mat_v4": file(v4(), r"unreadable annotation: mat_v4.mat: it is no Matlab v5-v7 file; save it with -v7"),
     "mat_v73": file(v73, r"unreadable annotation: mat_v73.mat: it is a Matlab v7.3 file; save it with -v7"),
     "mat_cut": file(mat()[:-40], DAMAGED_MAT.format("mat_cut")),
-    "mat_bomb": file(bomb(1 << 26), DAMAGED_MAT.format("mat_bomb")),
+    "mat_bomb": file(bomb(40), DAMAGED_MAT.format("mat_bomb")),
     "mat_sparse": file(
         sparse,
         f"unreadable annotation: mat_sparse.mat: it must have at most {1 << 24} bytes, and has {HUGE}; make it smaller",
