@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -208,6 +209,19 @@ def test_another_builder_that_begins_and_ends_while_the_settings_are_looked_for(
     monkeypatch.setattr(Path, "exists", late)
     assert build(tree[0], out_dir).written == 0
     assert hashes(out_dir) == hashes(dense[0])
+
+
+def test_another_builder_with_other_settings_that_ends_before_the_lock_is_had(tree, dense, tmp_path, monkeypatch):
+    """Both found the folder empty."""
+    @contextmanager
+    def late(folder: Path):
+        shutil.copytree(dense[0], folder, dirs_exist_ok=True)
+        yield
+
+    monkeypatch.setattr("asmgen.build_folder.locked", late)
+    with pytest.raises(ValueError, match="holds a build with size 64, and this one has 32"):
+        build(tree[0], tmp_path, size=32)
+    assert hashes(tmp_path) == hashes(dense[0])
 
 
 @pytest.mark.parametrize("changed, message", [
