@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from toy_tree import BAD, FACE, write_tree
 
 from asmgen import faces
@@ -44,3 +45,18 @@ def test_a_batch_ends_where_memory_does(entries, monkeypatch):
     monkeypatch.setattr(faces, "BATCH_PIXELS", 0)
     assert len(placer.place_batch(entries)) == 1
     assert len(placer.place_batch(entries[3:])) == 2  # a photo that cannot be read holds nothing
+
+
+def test_a_black_photo_is_left_out_of_its_batch(tmp_path):
+    write_tree(tmp_path, {"AFW": 3})
+    entries = find_samples(tmp_path)
+    placer = FacePlacer(FACE, 32, False)
+    before = placer.place_batch(entries)
+    dark = next(row for row, face in enumerate(before) if not isinstance(face, SampleError))
+    Image.fromarray(before[dark].photo * 0).save(entries[dark].image_path)
+    for row, (face, now) in enumerate(zip(before, placer.place_batch(entries))):
+        if row == dark:
+            assert now.kind == "no light" and "got 0;" in now.detail
+        elif not isinstance(face, SampleError):
+            np.testing.assert_allclose(now.fields["light"], face.fields["light"], rtol=1e-4, atol=1e-4)
+            assert now.fields["image"] == face.fields["image"]

@@ -14,7 +14,8 @@ from toy import toy_model
 from asmgen.images import read_photo
 from asmgen.rejection import SampleError
 from asmgen.w300lp import (
-    find_samples, placement_from_pose_para, pose_para_from_placement, read_placement, read_sample,
+    FaceSample, find_samples, misplacements, placement_from_pose_para, pose_para_from_placement, read_placement,
+    read_sample,
 )
 from bfm.morphable_model import BFM_COEFFICIENTS
 from bfm.pose import project
@@ -303,3 +304,15 @@ def test_the_placement_is_read_whatever_the_coefficients_are(tmp_path):
     write_sample(tmp_path, Pose_Para=np.full((1, 7), -1.0))
     with pytest.raises(SampleError, match="a positive scale"):
         read_placement(entry, HEIGHT)
+
+
+@pytest.mark.parametrize("moved, kind", [(25, None), (26, "image size mismatch")])
+def test_labels_of_the_jaw_play_no_part_in_a_mismatch(moved, kind):
+    """Half of the 51 inner landmarks tell; of three samples the one without labels has none to be away from."""
+    projected = np.stack([np.linspace(20, 80, 68), np.linspace(80, 20, 68)], 1)
+    labels = projected.astype(np.float32)
+    labels[:17 + moved] += 15
+    given = (projected, labels, None)
+    samples = [FaceSample(None, np.zeros((100, 100, 3), np.uint8), landmarks, "2d") for landmarks in given]
+    reasons = misplacements(samples, np.stack([projected] * 3))
+    assert {row: reason[0] for row, reason in reasons.items()} == ({1: kind} if kind else {})
