@@ -54,7 +54,7 @@ class Texture:
     normals : np.ndarray
         (S, S, 3) float32 unit normals in camera axes (y up); 0 outside the chart.
     shading : np.ndarray
-        (S, S) float32 ``sh_basis(normals) @ light`` at the texels that are turned to the camera; 0 elsewhere.
+        (S, S) float32 ``sh_basis(normals) @ light``; 0 outside the chart.
     mirrored : np.ndarray
         (S * S,) flat index of the texel on the other side of the face.
     """
@@ -111,7 +111,7 @@ class TextureMapper:
         self._mean_shape = model.mean_shape.T.ravel()
         self.surface = FaceSurface(model, chart)
         self.occlusion = Occlusion(model, chart, self.surface.texels)
-        self._area = np.count_nonzero(chart.mask)
+        self._chart_texels = np.flatnonzero(chart.mask)
         height = (chart.to_texels @ model.mean_shape[:, 1])[self.surface.texels]
         brows, eyes = (model.mean_shape[model.landmarks[part], 1] for part in (slice(17, 27), slice(36, 48)))
         self._margin = np.interp(height, (eyes.mean(), brows.max()), (OUTER_MARGIN, FOREHEAD_MARGIN)).astype(np.float32)
@@ -192,11 +192,11 @@ class TextureMapper:
         visible = self._map(self.surface.texels, seen)
         turned = np.flatnonzero(placed.normals[2] > FACING)  # in the mouth gap too
         colours = _look_up(image, placed.places[:2].take(turned, axis=1), max(1, int(self.spacing * scale)))
-        shading = sh_basis(placed.normals.take(turned, axis=1).T) @ np.asarray(light, np.float32)
+        shading = sh_basis(placed.normals.take(self._chart_texels, axis=1).T) @ np.asarray(light, np.float32)
         return Texture(
             cv2.merge([self._map(turned, channel) for channel in colours.T]), self._without_islands(visible),
-            np.moveaxis(placed.normals.reshape(3, *self._chart.mask.shape), 0, -1), self._map(turned, shading),
-            self._mirrored,
+            np.moveaxis(placed.normals.reshape(3, *self._chart.mask.shape), 0, -1),
+            self._map(self._chart_texels, shading), self._mirrored,
         )
 
     def _map(self, texels, values):
@@ -211,7 +211,7 @@ class TextureMapper:
         seen = np.flatnonzero(visible)
         piece, mirrored = pieces.ravel()[seen], visible.ravel()[self._mirrored[seen]]
         size, seen_twice = (np.bincount(some, minlength=count) for some in (piece, piece[mirrored]))
-        kept = (size >= ISLAND * self._area) | (seen_twice < size / 2)
+        kept = (size >= ISLAND * len(self._chart_texels)) | (seen_twice < size / 2)
         return self._map(seen, kept[piece])
 
 
