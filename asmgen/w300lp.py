@@ -364,7 +364,7 @@ def _numbers(arrays: dict[str, np.ndarray | str], key: str, count: int) -> np.nd
         raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}; {_ANEW}")
     with np.errstate(invalid="ignore"):
         values = array.astype(np.float64).ravel()
-    if not np.abs(values).max() < MAX_NUMBER:  # NaN too
+    if not np.abs(values).max(initial=0) < MAX_NUMBER:  # NaN too
         raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size; {_ANEW}")
     return values
 

@@ -1,13 +1,15 @@
 """The reader of `.mat` files against scipy's."""
 
+import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 
-from asmgen.matfile import read_mat
+from asmgen.matfile import MAX_BYTES, read_mat
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -30,6 +32,28 @@ def test_equals_scipy_on_every_class_and_shape(tmp_path, compressed):
             np.testing.assert_array_equal(found[key], array, err_msg=key)
     assert {key: found[key] for key in texts} == texts
     assert set(read_mat(path, ("short",))) == {"short"}
+
+
+def in_a_stream(stream: bytes) -> bytes:
+    """A file of one compressed element."""
+    return b"".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(stream)) + stream
+
+
+def test_streams_are_whole_and_of_little_memory_together(tmp_path):
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"a": np.arange(99.0)}, do_compression=True)
+    whole, path = file.getvalue(), tmp_path / "a.mat"
+    path.write_bytes(in_a_stream(whole[136:]))
+    assert read_mat(path, ("a",))["a"].shape == (1, 99)
+    path.write_bytes(in_a_stream(whole[136:-2]))  # all numbers are there, but not all of their checksum
+    with pytest.raises(ValueError, match=r"it is truncated or damaged \(an array ends early, or all have more than"):
+        read_mat(path, ("a",))
+    zeros = np.zeros(MAX_BYTES // 16 - 99)
+    scipy.io.savemat(path, {"a": zeros}, do_compression=True)
+    assert read_mat(path, ("a",))["a"].size == zeros.size
+    scipy.io.savemat(path, {"a": zeros, "b": zeros, "c": zeros[:200]}, do_compression=True)
+    with pytest.raises(ValueError, match=f"an array ends early, or all have more than {MAX_BYTES} bytes"):
+        read_mat(path, ("a",))
 
 
 @pytest.mark.real

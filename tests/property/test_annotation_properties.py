@@ -44,7 +44,7 @@ def same(found: dict, wanted: dict) -> None:
         np.testing.assert_array_equal(value, wanted[name], strict=not isinstance(value, str))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.dictionaries(names, values, max_size=4), st.booleans(), st.floats(0, 1), st.integers(0, 255))
 def test_any_arrays_and_texts_come_back_and_a_damaged_file_gives_no_others_of_another_shape(
     arrays, compressed, place, byte,
@@ -54,12 +54,12 @@ def test_any_arrays_and_texts_come_back_and_a_damaged_file_gives_no_others_of_an
     found = read(data, keys)
     assert found.keys() == arrays.keys()
     same(found, arrays)
-    try:
-        found = read(data[:int(place * len(data))], keys)
-    except ValueError:
-        pass
-    else:  # cut between two arrays
-        assert found.keys() <= arrays.keys()
+    for size in range(0, len(data), 12):
+        try:
+            found = read(data[:size], keys)
+        except ValueError:
+            continue
+        assert found.keys() <= arrays.keys()  # cut between two arrays
         same(found, arrays)
     damaged = bytearray(data)
     damaged[int(place * (len(data) - 1))] = byte
