@@ -92,9 +92,16 @@ def build_together(photos: pipeline.PhotoPass, plans: list) -> tuple[int, int]:
     return codes.count(0), codes.count(3)
 
 
+def no_half_files(event: str, arguments: tuple) -> None:
+    """An audit hook: what is begun does not have the name of what is whole."""
+    if event == "open" and arguments[2] & (os.O_CREAT | os.O_TRUNC):
+        assert not str(arguments[0]).endswith((".h5", ".json")), arguments[0]
+
+
 def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:
     """Kill the build of some kind in some way; tell how often (or how many were refused), and how often it was whole in
     the end."""
+    sys.addaudithook(no_half_files)
     pipeline.run_tasks = forked if how in ("worker", "parent") else here
     photos = pipeline.PhotoPass(
         root, MODEL, size=SIZE, encoding="dense", chart="default", shard_size=SHARD_SIZE, seed=0, count=None,

@@ -57,6 +57,19 @@ def test_folders_in_any_order(tmp_path):
     assert not list(tmp_path.glob("*/*"))
 
 
+def test_folders_are_taken_in_one_order(tmp_path, monkeypatch):
+    """Or of two that want the same, each might have one and get none."""
+    take, taken = folder_lock._take, []
+    monkeypatch.setattr(folder_lock, "_take", lambda path: (taken.append(path.parent.resolve().name), take(path))[1])
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    (tmp_path / "zero").symlink_to(two)
+    for folders in ((one, two), (two, one), (tmp_path / "zero", one)):
+        with locked(*folders):
+            pass
+    assert taken == ["one", "two"] * 3
+
+
 def test_a_folder_that_is_busy_gives_back_the_others(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
