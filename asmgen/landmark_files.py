@@ -51,7 +51,8 @@ def read_landmarks(path: Path) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{path} must hold 68 landmarks, but cannot be read ({error})") from error
     if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise ValueError(f"{path} must hold 68 finite points (68, 2), got shape {points.shape}")
+        found = "NaN or infinity" if points.shape == (68, 2) else f"shape {points.shape}"
+        raise ValueError(f"{path} must hold 68 finite points (68, 2), got {found}; get a complete copy")
     return points
 
 

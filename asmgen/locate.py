@@ -214,7 +214,8 @@ def _read(file: Path) -> np.ndarray:
     try:
         return read_landmarks(file)
     except (OSError, ValueError) as error:
-        raise SampleError("damaged annotation", str(error)) from error
+        # the same wherever the file lies
+        raise SampleError("damaged annotation", str(error).replace(str(file), file.name)) from error
 
 
 def _longest_ending(path: Path, names: dict) -> str | None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from asmgen.build import build_asmd
 from asmgen.crop import crop_image
+from asmgen.face_crops import build_faces
 from asmgen.images import decode_image, read_photo
 from asmgen.rejection import SampleError
 from asmgen.shards import ShardSet, verify_shards
@@ -102,6 +103,20 @@ def test_a_refit_needs_landmarks_only(trees, tmp_path):
     )
     usable = {source(name) for name, case in BROKEN.items() if case.of_landmarks is None}
     assert set(shards.column("source")) == GOOD | set(map(source, RIGHT)) | usable
+
+
+def test_image_only_shards_need_photos_and_landmarks_beside_them(trees, tmp_path):
+    build_faces(trees[1], tmp_path, detect=False, size=64, progress=options["progress"])
+    shards = ShardSet(tmp_path)
+    rejected = dict(shards.rejected)
+    assert set(map(source, RIGHT)) <= set(shards.column("source"))
+    assert set(shards.column("source")) | rejected.keys() == GOOD | set(map(source, RIGHT | BROKEN))
+    assert all(reason.isprintable() and "/" not in reason for reason in rejected.values())
+    for name, case in BROKEN.items():
+        if case.reason.startswith(("unreadable image", "image too large")):
+            assert re.match(case.reason, rejected[source(name)])
+        elif name.startswith("labels") or name in ("mat_cut", "mat_bomb", "mat_sparse"):
+            assert rejected[source(name)].split(":")[0] in ("damaged annotation", "face outside the image")
 
 
 def test_an_evaluation_names_what_it_cannot_measure(trees):
