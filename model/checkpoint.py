@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,11 +18,13 @@ import torch
 from torch import nn
 
 from asmgen.writing import sync, writing
+from model.untrusted import check_archive, check_tensors
 
 FORMAT = "dualface checkpoint"
 VERSION = 1
 CHECKPOINT_NAME = "checkpoint.pt"
 FAILURE_NAME = "not_finite.pt"
+_PARTS = {"step": int, **dict.fromkeys(("config", "metadata", "networks", "optimisers", "rng"), dict)}
 
 
 def save_checkpoint(
@@ -142,15 +145,20 @@ def checked_state(state: object, path: Path, *kinds: str) -> dict:
     ValueError
         If it is no checkpoint of these kinds.
     """
-    form, version, found = (
-        state.get(key) if isinstance(state, dict) else None for key in ("format", "version", "kind")
-    )
-    if (form, version) != (FORMAT, VERSION) or found not in kinds:
-        got = f"version {version}, of kind '{found}'" if form == FORMAT else "another file"
+    state = state if isinstance(state, dict) else {}
+    form, version, found = (state.get(key) for key in ("format", "version", "kind"))
+    is_ours = form == FORMAT and isinstance(version, int) and isinstance(found, str)
+    if not is_ours or version != VERSION or found not in kinds:
+        got = f"version {version}, of kind '{found[:40]}'" if is_ours else "another file"
         wanted, runs = (" or ".join(text.format(kind) for kind in kinds) for text in ("'{}'", "`dualface train {}`"))
         raise ValueError(
             f"{path} must be a {FORMAT}, version {VERSION}, of kind {wanted}, got {got}; give a run of {runs}"
         )
+    for key, kind in _PARTS.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(
+                f"{path} must have {key} as {kind.__name__}, got {type(state.get(key)).__name__}; it is damaged"
+            )
     return state
 
 
@@ -170,19 +178,61 @@ def load_tensors(path: Path) -> object:
     Raises
     ------
     ValueError
-        If the file is damaged or holds more than tensors and plain values.
+        If the file is damaged or holds more than tensors and plain values, or more of them than it has room for.
     """
+    check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how it was pickled
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:120]
         raise ValueError(
             f"{path} must be a PyTorch file of tensors (.pt, .pth), but it cannot be read as one ({reason}); "
             "it may be damaged, or of another program"
         ) from error
+    check_tensors(state, path)
+    return state
 
 
-def load_weights(state: dict, networks: dict[str, nn.Module]):
+def load_networks(state: dict, make: Callable[[], dict[str, nn.Module]]) -> dict[str, nn.Module]:
+    """Build the networks of a loaded checkpoint and put its weights into them.
+
+    They are built without memory first, so that a config that asks for more than there are weights for is refused
+    before it gets any.
+
+    Parameters
+    ----------
+    state : dict
+        From `load_checkpoint`.
+    make : Callable[[], dict[str, nn.Module]]
+        Builds them as the config and the metadata in `state` say, by name.
+
+    Returns
+    -------
+    dict[str, nn.Module]
+        On the CPU. Those that do not fit are the ValueError of `load_weights`.
+
+    Raises
+    ------
+    ValueError
+        If the config is none that networks can be built by.
+    """
+    try:
+        with torch.device("meta"):
+            shapes = make()
+    except (KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"the checkpoint's config must be one that networks can be built by ({str(error)[:120]}); it is damaged, "
+            "or of another version of the program"
+        ) from error
+    load_weights(state, shapes, assign=True)
+    networks = make()
+    load_weights(state, networks)
+    return networks
+
+
+def load_weights(state: dict, networks: dict[str, nn.Module], assign: bool = False):
     """Put the weights of a loaded checkpoint into networks that were built as its config says.
 
     Parameters
@@ -191,6 +241,8 @@ def load_weights(state: dict, networks: dict[str, nn.Module]):
         From `load_checkpoint`.
     networks : dict[str, nn.Module]
         By name; changed in place.
+    assign : bool
+        Let networks without memory have the tensors of the checkpoint in place of copies.
 
     Raises
     ------
@@ -199,8 +251,8 @@ def load_weights(state: dict, networks: dict[str, nn.Module]):
     """
     for key, network in networks.items():
         try:
-            network.load_state_dict(state["networks"][key])
-        except (KeyError, RuntimeError) as error:
+            network.load_state_dict(state["networks"][key], assign=assign)
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).strip().split("\n")[-1].strip()[:160]
             raise ValueError(
                 f"the checkpoint's network '{key}' must fit the checkpoint's own config, but does not ({reason}); it "
@@ -208,13 +260,13 @@ def load_weights(state: dict, networks: dict[str, nn.Module]):
             ) from error
 
 
-def load_published_weights(network: nn.Module, state: dict, path: Path, name: str):
-    """Put a published file's weights into the network that it is of; every tensor must fit, and none be left over.
+def load_published_network(make: Callable[[], nn.Module], state: dict, path: Path, name: str) -> nn.Module:
+    """Build the network that a published file is of and put its weights into it; each must fit, and none be left over.
 
     Parameters
     ----------
-    network : nn.Module
-        Changed in place, and only on success.
+    make : Callable[[], nn.Module]
+        Builds it; first without memory, as in `load_networks`.
     state : dict
         From `published_state`.
     path : Path
@@ -222,12 +274,18 @@ def load_published_weights(network: nn.Module, state: dict, path: Path, name: st
     name : str
         What it looks like, for the message.
 
+    Returns
+    -------
+    nn.Module
+        On the CPU, in evaluation mode, without gradients of its own.
+
     Raises
     ------
     ValueError
         If a tensor is missing, of another shape, or unknown.
     """
-    wanted = network.state_dict()
+    with torch.device("meta"):
+        wanted = make().state_dict()
     unused = {key for key in wanted if key.endswith(".num_batches_tracked")}  # in training too; older files have none
     for key in [*wanted, *state]:
         shapes = [
@@ -239,7 +297,9 @@ def load_published_weights(network: nn.Module, state: dict, path: Path, name: st
                 f"{path} looks like {name}, but its {key} must have shape {shapes[0]}, got {shapes[1]}; it is another "
                 "network, or cut short"
             )
-    network.load_state_dict({**wanted, **{key: value for key, value in state.items() if key not in unused}})
+    network = make()
+    network.load_state_dict({**network.state_dict(), **{key: state[key] for key in state if key not in unused}})
+    return network.eval().requires_grad_(False)
 
 
 def published_state(state: object, wrappers: tuple[str, ...] = ("state_dict",)) -> dict:

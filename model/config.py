@@ -114,13 +114,12 @@ class RunConfig(ABC):
         Raises
         ------
         ValueError
-            If fields are missing or unknown: another version of the program wrote it.
+            If fields are missing, unknown or of another type: another version of the program wrote it.
         """
-        known = {f.name for f in fields(cls)}
-        if known != saved.keys():
-            raise ValueError(
-                f"the config must have the fields of this version; it differs in {sorted(known ^ saved.keys())}"
-            )
+        for kind, values in ((cls, saved), (Augmentation, saved.get("augmentation", {}))):
+            difference = _difference(kind, values)
+            if difference:
+                raise ValueError(f"the config must have the fields of this version; it differs in {difference}")
         values = {key: math.inf if value is None else value for key, value in saved.items()}
         return cls(**{**values, "augmentation": Augmentation(**saved["augmentation"])})
 
@@ -132,6 +131,20 @@ class RunConfig(ABC):
                 return f"{key} is {mine.get(key)}, the run was started with {saved.get(key)}"
         return None
 
+
+def _difference(kind: type, saved: dict) -> list[str]:
+    """The fields of a dataclass that saved values lack, have beside them, or have of another type."""
+    known = {f.name: _TYPES[f.type] for f in fields(kind)}
+    return sorted(
+        str(name) for name in known.keys() | saved.keys()
+        if name not in known or name not in saved or not isinstance(saved[name], known[name])
+    )
+
+
+_TYPES = {
+    "int": int, "float": (int, float, type(None)), "bool": bool, "str": str, "Augmentation": dict,
+}
+"""Of values in a saved config; None stands for infinity."""
 
 SHAPES = ("dual", "single", "linear")
 

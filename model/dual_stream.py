@@ -15,7 +15,7 @@ from torch import nn
 from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
-from model.checkpoint import load_checkpoint, load_weights
+from model.checkpoint import load_checkpoint, load_networks
 from model.config import GeometryConfig, TextureConfig
 from model.geometry import GeometryStream, Parameters, denormalise_position
 from model.landmarks import LandmarkNetwork
@@ -175,9 +175,13 @@ def load_dual_stream(
         if texture is not None:
             raise ValueError(f"{checkpoint} is a fusion run, which holds a texture stream; leave out the texture run")
         metadata["fusion_config"] = state["config"]
-        networks = {"geometry": geometry_stream(GeometryConfig.from_dict(metadata["geometry_config"]), metadata)}
-        networks |= texture_networks(TextureConfig.from_dict(metadata["texture_config"]), metadata)
-        load_weights(state, networks)
+        geometry, style = (
+            kind.from_dict(metadata[key])
+            for kind, key in ((GeometryConfig, "geometry_config"), (TextureConfig, "texture_config"))
+        )
+        networks = load_networks(
+            state, lambda: {"geometry": geometry_stream(geometry, metadata), **texture_networks(style, metadata)}
+        )
     else:
         config = GeometryConfig.from_dict(state["config"])
         if state["step"] <= config.parameter_steps:
@@ -185,8 +189,7 @@ def load_dual_stream(
                 f"{checkpoint} has {state['step']} steps done, but its decoders are trained only after step "
                 f"{config.parameter_steps}; train on with --resume"
             )
-        networks = {"geometry": geometry_stream(config, metadata)}
-        load_weights(state, networks)
+        networks = load_networks(state, lambda: {"geometry": geometry_stream(config, metadata)})
         metadata |= {"kind": "geometry", "camera_distance": math.inf, "geometry_config": config.to_dict()}
         if texture is not None:
             trained = load_texture_stream(texture)

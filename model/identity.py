@@ -16,7 +16,7 @@ from torch import nn
 
 from asmgen.five_points import five_points
 from model.checkpoint import (
-    CHECKPOINT_NAME, checked_state, load_published_weights, load_tensors, load_weights, published_state,
+    CHECKPOINT_NAME, checked_state, load_networks, load_published_network, load_tensors, published_state,
 )
 
 CROP_SIZE = 112
@@ -207,9 +207,9 @@ def load_identity_network(path: Path) -> IdentityNetwork:
     state = load_tensors(path)
     if isinstance(state, dict) and "networks" in state:
         saved = checked_state(state, path, "identity")
-        network = IdentityNetwork(LAYERS[saved["config"]["depth"]], saved["config"]["width"])
-        load_weights(saved, {"identity": network})
-        return network.eval().requires_grad_(False)
+        config = saved["config"]
+        network = load_networks(saved, lambda: {"identity": IdentityNetwork(LAYERS[config["depth"]], config["width"])})
+        return network["identity"].eval().requires_grad_(False)
     state = published_state(state, _WRAPPERS)
     layers = tuple(_count(rf"layer{index}\.\d+\.conv1\.weight", state) for index in range(1, 5))
     if not all(layers) or "features.running_mean" not in state:
@@ -217,9 +217,7 @@ def load_identity_network(path: Path) -> IdentityNetwork:
             f"{path} must hold ArcFace's iResNet under insightface's names, conv1.weight, layer1.0.bn1.weight, ..., "
             f"features.weight; its first entry is {next(iter(state), 'nothing')[:60]}"
         )
-    network = IdentityNetwork(layers)
-    load_published_weights(network, state, path, f"an iResNet of {sum(layers)} blocks")
-    return network.eval().requires_grad_(False)
+    return load_published_network(lambda: IdentityNetwork(layers), state, path, f"an iResNet of {sum(layers)} blocks")
 
 
 def _count(pattern: str, state: dict) -> int:

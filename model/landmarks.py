@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.checkpoint import (
-    CHECKPOINT_NAME, checked_state, load_published_weights, load_tensors, load_weights, published_state,
+    CHECKPOINT_NAME, checked_state, load_networks, load_published_network, load_tensors, published_state,
 )
 from model.torchscript import is_torchscript, load_torchscript_tensors
 
@@ -24,6 +24,9 @@ STRIDE = 4
 
 HOURGLASS_DEPTH = 4
 """Halvings within an hourglass."""
+
+MOST_STACKS = 16
+"""Hourglasses; FAN has 4. A file may ask for no more."""
 
 SIDE_MULTIPLE = STRIDE * 2**HOURGLASS_DEPTH
 """The side of an image, pixels, is a multiple of this."""
@@ -119,8 +122,8 @@ class LandmarkNetwork(nn.Module):
 
     def __init__(self, stacks: int = 4, width: float = 1.0):
         super().__init__()
-        if stacks < 1:
-            raise ValueError(f"stacks must be at least 1, got {stacks}")
+        if not 1 <= stacks <= MOST_STACKS:
+            raise ValueError(f"stacks must be from 1 to {MOST_STACKS}, got {stacks}")
         self.stacks, self.width = stacks, width
         first, second, channels = (4 * max(1, round(count * width / 4)) for count in (64, 128, 256))
         self.conv1, self.bn1 = nn.Conv2d(3, first, 7, stride=2, padding=3), nn.BatchNorm2d(first)
@@ -280,9 +283,9 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
     state = state if isinstance(state, dict) else {}
     if "networks" in state:
         saved = checked_state(state, path, "landmarks")
-        network = LandmarkNetwork(saved["config"]["stacks"], saved["config"]["width"])
-        load_weights(saved, {"landmarks": network})
-        return network.eval().requires_grad_(False)
+        config = saved["config"]
+        network = load_networks(saved, lambda: {"landmarks": LandmarkNetwork(config["stacks"], config["width"])})
+        return network["landmarks"].eval().requires_grad_(False)
     state = published_state(state)
     stacks = sum(re.fullmatch(r"l\d+\.weight", key) is not None for key in state)
     if not stacks:
@@ -290,6 +293,4 @@ def load_landmark_network(path: Path) -> LandmarkNetwork:
             f"{path} must hold the weights of FAN, its heatmap layers named l0.weight, l1.weight, ...; its first "
             f"entry is {next(iter(state), 'nothing')[:60]}"
         )
-    network = LandmarkNetwork(stacks)
-    load_published_weights(network, state, path, f"FAN of {stacks} stack(s)")
-    return network.eval().requires_grad_(False)
+    return load_published_network(lambda: LandmarkNetwork(stacks), state, path, f"FAN of {stacks} stack(s)")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.checkpoint import load_published_weights, load_tensors, published_state
+from model.checkpoint import load_published_network, load_tensors, published_state
 
 CLASSES = (
     "background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear",
@@ -269,6 +269,4 @@ def load_parsing_network(path: Path) -> FaceParsing:
             f"{path} must hold BiSeNet under the names of face-parsing.PyTorch, cp.resnet.conv1.weight, ...; its first "
             f"entry is {next(iter(state), 'nothing')[:60]}"
         )
-    network = FaceParsing()
-    load_published_weights(network, state, path, "BiSeNet")
-    return network.eval().requires_grad_(False)
+    return load_published_network(FaceParsing, state, path, "BiSeNet")

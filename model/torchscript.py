@@ -9,15 +9,20 @@ from __future__ import annotations
 import collections
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from model.untrusted import check_archive, check_tensors
 
 _DTYPES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "BoolStorage": torch.bool,
 }
+_MOST_ATTRIBUTES = 100_000
+"""Of all modules; FAN has 8,000. Modules that hold each other would have no end of them."""
 
 
 def is_torchscript(path: Path) -> bool:
@@ -25,7 +30,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError):
         return False
 
 
@@ -47,44 +52,51 @@ def load_torchscript_tensors(path: Path) -> dict[str, torch.Tensor]:
     ValueError
         If the archive is damaged or holds more than modules, tensors and plain values.
     """
+    check_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
             folder = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).rpartition("/")[0]
             with archive.open(f"{folder}/data.pkl") as file:
-                return dict(_tensors(_Unpickler(file, archive, f"{folder}/data").load()))
+                tensors = dict(_tensors(_Unpickler(file, archive, f"{folder}/data").load()))
     except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, IndexError, TypeError, EOFError,
-            AttributeError, RuntimeError, OverflowError, MemoryError, NotImplementedError) as error:
+            AttributeError, RuntimeError, OverflowError, MemoryError, NotImplementedError, StopIteration) as error:
         reason = str(error).split("\n")[0][:120]
         raise ValueError(
             f"{path} must be a TorchScript archive of tensors, but it cannot be read as one ({reason}); "
             "it may be damaged, or of another program"
         ) from error
+    check_tensors(tensors, path)
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 class _Module:
     """Stands for a module of any class; its attributes are the state."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes `_Module`, tensors and plain containers, and refuses everything else."""
+class _Unpickler(pickle._Unpickler):
+    """Makes modules, tensors and plain containers, and refuses everything else.
+
+    It is Python's own unpickler and not the one in C: that makes room for as many objects as a file says it has.
+    """
 
     def __init__(self, file, archive: zipfile.ZipFile, folder: str):
         super().__init__(file)
         self.archive, self.folder, self.storages = archive, folder, {}
+        # made anew for each file: a pickle can set attributes of the classes and functions that it is given
+        self.known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
+            **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+            **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "bool", "double", "tensor")},
+        }
+        self.module = type("_Module", (_Module,), {})
 
     def find_class(self, module: str, name: str) -> object:
         if module.split(".")[0] == "__torch__":
-            return _Module
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        known = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "bool", "double", "tensor")},
-        }
-        if (module, name) not in known:
+            return self.module
+        if (module, name) not in self.known:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of a network's weights")
-        return known[module, name]
+        return self.known[module, name]
 
     def persistent_load(self, description: tuple) -> torch.Tensor:
         _, dtype, key, _, count = description
@@ -96,15 +108,25 @@ class _Unpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def _tensor(storage: torch.Tensor, offset: int, shape: tuple, stride: tuple, *_) -> torch.Tensor:
-    """Return the part of a storage that is this tensor; beyond its end is an error."""
-    return storage.as_strided(shape, stride, offset).clone(memory_format=torch.contiguous_format)
+class _Rebuild:
+    """Makes tensors."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: torch.Tensor, offset: int, shape: tuple, stride: tuple, *_) -> torch.Tensor:
+        """Return the part of a storage that is this tensor, a view; beyond its end is an error."""
+        return storage.as_strided(shape, stride, offset)
 
 
-def _tensors(module: _Module, prefix: str = ""):
+def _tensors(module: _Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the names and tensors of a module and those within it."""
-    for name, value in vars(module).items() if isinstance(module, _Module) else ():
+    waiting, count = [("", module)], 0
+    while waiting:
+        prefix, value = waiting.pop()
+        count += 1
+        if count > _MOST_ATTRIBUTES:
+            raise ValueError("its modules hold each other")
         if isinstance(value, torch.Tensor):
-            yield prefix + name, value
-        else:
-            yield from _tensors(value, f"{prefix}{name}.")
+            yield prefix.removesuffix("."), value
+        elif isinstance(value, _Module):
+            waiting.extend((f"{prefix}{name}.", part) for name, part in reversed(vars(value).items()))

@@ -13,7 +13,7 @@ from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import GeometryBatch, GeometryPreparer
-from model.checkpoint import load_checkpoint, load_weights
+from model.checkpoint import load_checkpoint, load_networks
 from model.config import GeometryConfig
 from model.data import FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
@@ -276,7 +276,6 @@ def load_geometry_stream(path: Path, device: str | None = "cpu") -> TrainedGeome
     """
     state = load_checkpoint(path, "geometry")
     config, metadata = GeometryConfig.from_dict(state["config"]), state["metadata"]
-    network = geometry_stream(config, metadata)
-    load_weights(state, {"geometry": network})
+    network = load_networks(state, lambda: {"geometry": geometry_stream(config, metadata)})["geometry"]
     network.to(torch_device(device)).eval().requires_grad_(False)
     return TrainedGeometry(network, config, metadata, state["step"])

@@ -16,7 +16,7 @@ from bfm.charts import Chart
 from bfm.model_file import load_model
 from bfm.morphable_model import MorphableModel
 from model.batches import TextureBatch, TexturePreparer
-from model.checkpoint import load_checkpoint, load_weights, weights_sha256
+from model.checkpoint import load_checkpoint, load_networks, weights_sha256
 from model.config import Augmentation, TextureConfig
 from model.data import TEXTURE, FaceDataset, face_in_chart, step_generator
 from model.geometry import GeometryStream
@@ -413,8 +413,7 @@ def load_texture_stream(path: Path, device: str | None = "cpu") -> TrainedTextur
     """
     state = load_checkpoint(path, "texture")
     config, metadata, device = TextureConfig.from_dict(state["config"]), state["metadata"], torch_device(device)
-    networks = texture_networks(config, metadata)
-    load_weights(state, networks)
+    networks = load_networks(state, lambda: texture_networks(config, metadata))
     for network in networks.values():
         network.to(device).eval().requires_grad_(False)
     mask = metadata["mask"].to(device)

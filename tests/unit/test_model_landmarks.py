@@ -102,7 +102,7 @@ def test_every_parameter_has_a_gradient():
 def test_sides_that_cannot_be_halved_six_times(size):
     with pytest.raises(ValueError, match=rf"multiples of 64 pixels, got \({size[0]}, {size[1]}\)"):
         LandmarkNetwork(1, 1 / 16)(torch.zeros(1, 3, *size))
-    with pytest.raises(ValueError, match="stacks must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="stacks must be from 1 to 16, got 0"):
         LandmarkNetwork(0)
 
 
