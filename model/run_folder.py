@@ -32,9 +32,8 @@ def describe_run(run_dir: Path, described: dict, records: Sequence[dict]):
         For the log, which is replaced.
     """
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    for name, text in ((CONFIG_NAME, json_text(described)), (LOG_NAME, lines)):
-        with writing(run_dir / name):
-            write_whole(run_dir / name, text.encode())
+    write_whole(run_dir / CONFIG_NAME, json_text(described).encode())
+    write_whole(run_dir / LOG_NAME, lines.encode())
 
 
 class RunLog:
@@ -72,10 +71,9 @@ class RunLog:
 def save_sheet(sheet: Image.Image | None, run_dir: Path, done: int):
     """Save a task's pictures, if there are any, in its run's folder, named by the steps done."""
     if sheet is not None:
-        file, path = io.BytesIO(), run_dir / "samples" / f"step-{done:06d}.png"
+        file = io.BytesIO()
         sheet.save(file, "PNG")
-        with writing(path):
-            write_whole(path, file.getvalue())
+        write_whole(run_dir / "samples" / f"step-{done:06d}.png", file.getvalue())
 
 
 def json_text(described: dict) -> str:
@@ -155,6 +153,5 @@ def draw_curves(run_dir: Path) -> Path:
         axes.legend()
     file, path = io.BytesIO(), Path(run_dir) / CURVES_NAME
     figure.savefig(file, dpi=100)
-    with writing(path):
-        write_whole(path, file.getvalue())
+    write_whole(path, file.getvalue())
     return path
