@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench docs clean
 
 help:
 	@echo "make setup   create $(VENV) and install dualface into it"
 	@echo "make demo    render faces, build shards, train small networks, fuse them, reconstruct a face -> $(DEMO)/"
 	@echo "make test    lint and every test that needs neither a GPU nor minutes"
 	@echo "make bench   time each operation beside its baseline, one table -> benchmarks/results/"
+	@echo "make docs    the pages of docs/ as HTML, every link among them checked -> build/docs/"
 	@echo "make clean   remove $(VENV) and $(DEMO)"
 
 setup: $(VENV)/installed
@@ -51,6 +52,10 @@ test: lint
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+
+docs: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info

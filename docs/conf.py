@@ -1,0 +1,53 @@
+"""The pages as HTML: `make docs`. Markdown by MyST, the API reference out of the docstrings."""
+
+import re
+
+project = "dualface"
+author = "the dualface authors"
+copyright = "2026, the dualface authors"  # noqa: A001, Sphinx wants the name
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_click"]
+templates_path = ["_templates"]
+exclude_patterns = ["_templates"]
+myst_heading_anchors = 4
+
+autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_mock_imports = ["triton"]  # comes with torch for a GPU only
+napoleon_google_docstring = False
+default_role = "code"  # names in docstrings stand in `backticks`
+
+html_theme = "furo"
+html_title = "dualface"
+html_show_sphinx = False
+linkcheck_timeout = 20
+
+
+def _columns_stay(paragraph: list[str]) -> list[str]:
+    """A paragraph that is laid out by blanks, as one that keeps them."""
+    laid_out = any(line.startswith(" ") or re.search(r"\S {2,}\S", line) for line in paragraph)
+    return ["| " + line.replace("  ", "\N{NO-BREAK SPACE} ") for line in paragraph] if laid_out else paragraph
+
+
+def plain_text(app, what, name, obj, options, lines):
+    """Docstrings are text for people: `|x|` is a size, `[1]` a reference, and columns stay columns."""
+    text = [re.sub(r"\[(\d)\]_", r"[\1]", re.sub(r"^\.\. \[(\d)\] ", r"[\1] ", line)) for line in lines]
+    text = ["".join(part if code else part.replace("|", r"\|") for code, part in _by_code(line)) for line in text]
+    if what == "module":
+        paragraphs = "\n".join(text).split("\n\n")
+        text = "\n\n".join("\n".join(_columns_stay(part.split("\n"))) for part in paragraphs).split("\n")
+    lines[:] = text
+
+
+def _by_code(line: str) -> list[tuple[bool, str]]:
+    """The parts of a line, and whether each is in backticks."""
+    return [(part.startswith("`"), part) for part in re.split(r"(``.*?``|`[^`]*`)", line)]
+
+
+def plain_help(app, context, lines):
+    """Help texts name files by patterns: `*` is a star there."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", plain_text, priority=600)  # after napoleon
+    app.connect("sphinx-click-process-description", plain_help)
