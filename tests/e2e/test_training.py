@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import math
+import os
 import shutil
 
 import h5py
@@ -219,6 +221,32 @@ def test_a_step_that_is_not_finite_ends_the_run_and_can_be_done_again(model, sha
         broken = [key for key, value in again.items() if not torch.isfinite(value)]
         assert broken == [key for key, value in bad["failure"]["losses"].items() if not math.isfinite(value)
                           and key != "gradient_norm"] != []
+
+
+@pytest.mark.parametrize("file", ("checkpoint.pt", "log.jsonl"))
+def test_a_run_goes_on_when_there_is_room_again(model, shards, whole_run, tmp_path, monkeypatch, file):
+    saved, fsync = [], os.fsync
+
+    def full(descriptor):
+        """No room for the second checkpoint, or for the lines of the log before it."""
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        saved.append(name)
+        if name in (file, f"{file}.partial") and saved.count(name) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("only Linux tells the names of open files")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"{file} cannot be written: No space left on device; mend that and run again"):
+        train_geometry(shards, tmp_path, CONFIG, model, device="cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr("model.trainer.draw_curves", lambda run_dir: None)
+    assert load_checkpoint(tmp_path, "geometry")["step"] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json", "log.jsonl"]
+    train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
+    assert same_tensors(*(load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run)))
+    assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
 
 
 def test_two_trainings_of_one_folder(model, shards, tmp_path):
