@@ -5,12 +5,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from toy_tree import MODEL, hashes, write_tree
 from tqdm import tqdm
 
 from asmgen.folder_lock import LOCK_FILE
+from asmgen.shards import write_shard
 from bfm.model_file import save_model
 from cli.main import main
 from texgen.build import build_ftd
@@ -57,6 +59,32 @@ def arguments(inputs: Path, out: Path) -> list[str]:
         "build", "ftd", str(inputs / "photos"), str(out / "ftd"), "--with-asm", str(out / "asmd"), "--size", "64",
         "--shard-size", "3", "--face-model", str(inputs / "model.h5"),
     ]
+
+
+def test_a_shard_that_may_not_grow(tmp_path):
+    """Wherever HDF5 is stopped, also where it closes the file: the same sentence, no file, and the process can go on.
+    Needs no disk, so it runs without root."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    rng, told = np.random.default_rng(0), []
+    samples = [
+        {"map": rng.integers(0, 9, (3, 64, 64)).astype(np.int16), "image": rng.bytes(3000), "number": 1.0, "name": "é"}
+        for _ in range(20)
+    ]
+    write_shard(tmp_path / "whole.h5", samples, {"kind": "test"}, {"uv": np.arange(9000.0)})
+    size = (tmp_path / "whole.h5").stat().st_size
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (*range(1, size, size // 40), size - 1, size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+        try:
+            write_shard(tmp_path / "shard.h5", samples, {"kind": "test"}, {"uv": np.arange(9000.0)})
+            told.append("")
+        except OSError as error:
+            told.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert {path.name for path in tmp_path.iterdir()} == {"whole.h5"} | (set() if told[-1] else {"shard.h5"})
+    sentence = "shard.h5 cannot be written: File too large; mend that and run again, what is finished is kept"
+    assert told == [f"{tmp_path}/{sentence}"] * (len(told) - 1) + [""]
 
 
 def test_a_build_onto_a_disk_that_is_full_again_and_again(inputs, disk):
