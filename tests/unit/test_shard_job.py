@@ -1,6 +1,7 @@
 """How a slice of photos becomes batches of faces."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +41,16 @@ def test_batches_hold_so_many_photos_and_pixels(tmp_path, monkeypatch, batch, pi
     assert shards.column("source") == [entry.source for index, entry in enumerate(photos.entries) if index != 3]
     np.testing.assert_array_equal(shards.column("batch"), wanted)
     assert (tmp_path / "ticks").stat().st_size == 6 and len(shards.rejected) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_progress_that_cannot_be_written_ends_the_shard(tmp_path):
+    write_tree(tmp_path / "photos", {"AFW": 1})
+    photos = PhotoPass(tmp_path / "photos", MODEL, size=32, encoding="params", chart="default", shard_size=1, seed=0,
+                       count=None, refit=False)
+    (tmp_path / "out").mkdir()
+    plan, path = ShardPlan(tmp_path / "out", {}, {}, BatchMaker()), shard_path(tmp_path / "out", 0, 1)
+    job = share(shard_job.Job(partial(FacePlacer, FACE, 32, False), photos.constants, [plan]), tmp_path / "job")
+    with pytest.raises(OSError, match="^/dev/full cannot be written: No space left on device; mend that and run again"):
+        shard_job.fill_slice(job, Path("/dev/full"), photos.entries, [path])
+    assert not list((tmp_path / "out").iterdir())
