@@ -4,6 +4,7 @@ from functools import partial
 
 import h5py
 import pytest
+from toy import toy_model
 
 from asmgen.asmd import AsmdReader
 from asmgen.face_crops import open_faces
@@ -17,7 +18,7 @@ from texgen.inspect import ftd_sheet, ftd_statistics, inspector
 
 READERS = {
     "asmd": (AsmdReader, statistics_table, inspect_sheet, partial(FaceDataset, wanted=GEOMETRY)),
-    "ftd": (FtdReader, ftd_statistics, ftd_sheet, partial(FaceDataset, wanted=TEXTURE),
+    "ftd": (FtdReader, ftd_statistics, partial(ftd_sheet, face_model=toy_model()), partial(FaceDataset, wanted=TEXTURE),
             partial(FaceDataset, wanted=LANDMARKS)),
     "faces": (open_faces, faces_statistics, faces_sheet, partial(FaceDataset, wanted=FUSION)),
 }
