@@ -66,13 +66,18 @@ def read_photo(path: Path) -> np.ndarray:
         data = read_file(path, MAX_BYTES)
     except ValueError as error:
         raise SampleError("unreadable image", f"{path.name}: {error}") from error
+    return decode_photo(data, path.name)
+
+
+def decode_photo(data: bytes, name: str) -> np.ndarray:
+    """Return the content of a photo's file as `read_photo` does, whose errors use the name."""
     scans = data.count(bytes([0xFF, _SCAN])) if data.startswith(_START) else 0
     if scans > MAX_SCANS:
         raise SampleError(
-            "unreadable image", f"{path.name} must have at most {MAX_SCANS} scans, and has {scans}; save it anew"
+            "unreadable image", f"{name} must have at most {MAX_SCANS} scans, and has {scans}; save it anew"
         )
     pixels = _plain_jpeg(data)
-    return _any_photo(data, path.name) if pixels is None else pixels
+    return _any_photo(data, name) if pixels is None else pixels
 
 
 def encode_image(crop: np.ndarray) -> bytes:

@@ -192,7 +192,7 @@ class _Folder:
 
     def __init__(self, folder: Path):
         folder = Path(folder)
-        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         self._files = {
             name.removesuffix(ending): folder / name
             for ending in reversed(ENDINGS) for name in names if name.endswith(ending)

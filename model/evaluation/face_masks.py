@@ -157,7 +157,7 @@ def _read(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             # a palette's numbers are what counts, an alpha channel is not
             pixels = np.asarray(image if image.mode in ("1", "P", "L", "I", "I;16") else image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} must be a picture, but cannot be read ({error})") from error
     return pixels.reshape(*pixels.shape[:2], -1).any(-1)
 

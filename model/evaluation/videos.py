@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import mmap
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from asmgen.images import read_photo
+from asmgen.images import decode_photo, read_photo
 from asmgen.sheets import evenly
 from asmgen.w300lp import IMAGE_SUFFIXES
 
@@ -35,14 +33,8 @@ class Frame(NamedTuple):
     data: bytes | None = None
 
     def read(self) -> np.ndarray:
-        """Return the frame, (H, W, 3) uint8 RGB; SampleError (a ValueError) or ValueError if it cannot be decoded."""
-        if self.data is None:
-            return read_photo(self.path)
-        try:
-            with Image.open(BytesIO(self.data)) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"frame {self.path.stem} cannot be decoded ({error})") from error
+        """Return the frame, (H, W, 3) uint8 RGB; SampleError, a ValueError, if it cannot be decoded."""
+        return read_photo(self.path) if self.data is None else decode_photo(self.data, f"frame {self.path.stem}")
 
 
 def video_frames(video: Path, most: int) -> list[Frame]:

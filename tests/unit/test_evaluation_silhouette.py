@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from bad_photos import sized
 from click.testing import CliRunner
 from PIL import Image
 from toy import toy_model
@@ -214,12 +215,13 @@ def test_what_is_no_mask(tmp_path):
     write_mask(tmp_path / "wide.png", np.ones((4, 8)))
     write_mask(tmp_path / "empty.png", np.zeros((4, 4)))
     (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:40])
+    (tmp_path / "bomb.png").write_bytes(sized((tmp_path / "wide.png").read_bytes(), b"IHDR", 4, ">II", 30_000))
     write_mask(tmp_path / "two_skin.png", np.ones((4, 4)))
     write_mask(tmp_path / "two_nose.png", np.ones((5, 5)))
     masks = MaskFolder(tmp_path)
     for name, reason in {
         "wide": "must have the shape of its photo, 400x400, got 8x4", "empty": "marks no face",
-        "cut": "cannot be read", "two": "must be as large as",
+        "cut": "cannot be read", "bomb": "cannot be read", "two": "must be as large as",
     }.items():
         with pytest.raises(ValueError, match=reason):
             masks.mask(Photo(None, name), (400, 400))

@@ -129,6 +129,12 @@ def test_the_square_of_a_box_is_that_of_landmarks_which_fill_it():
     assert box_square((*landmarks().min(axis=0), *landmarks().max(axis=0))) == face_square(landmarks())
 
 
+def test_links_to_nowhere_in_a_folder_of_landmarks_are_no_landmarks(tmp_path):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/x.pts").symlink_to("absent.pts")
+    assert FaceLocator(tmp_path / "given", detect=False).points(tmp_path / "x.jpg", PHOTO) is None
+
+
 def test_files_beside_the_photo_and_in_a_folder(tmp_path):
     folder = tmp_path / "marks"
     (folder / "AFW").mkdir(parents=True)
