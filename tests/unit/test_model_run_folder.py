@@ -14,10 +14,6 @@ from model.run_folder import RunLog, describe_run, draw_curves, read_log, save_s
 RECORDS = [{"step": 1, "loss": 0.5, "gradient_norm": 2.0}, {"step": 2, "loss": 0.25, "gradient_norm": 1.0}]
 
 
-def full(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_what_is_logged_is_read(tmp_path):
     describe_run(tmp_path, {"kind": "x"}, RECORDS[:1])
     with RunLog(tmp_path / "log.jsonl") as log:
@@ -37,20 +33,30 @@ def writers(folder: Path):
     """By the file they write, each file of a run."""
     network = torch.nn.Linear(1, 1)
     return {
-        "config.json": lambda: describe_run(folder, {}, []),
+        **dict.fromkeys(("config.json", "log.jsonl"), lambda: describe_run(folder, {"kind": "y"}, [])),
         "samples/step-000003.png": lambda: save_sheet(Image.new("RGB", (1, 1)), folder, 3),
         "curves.png": lambda: draw_curves(folder),
         CHECKPOINT_NAME: lambda: save_checkpoint(folder, "x", 1, {}, {}, {"net": network}, {}),
     }
 
 
-@pytest.mark.parametrize("name", ("config.json", "samples/step-000003.png", "curves.png", CHECKPOINT_NAME))
+@pytest.mark.parametrize("name", (
+    "config.json", "log.jsonl", "samples/step-000003.png", "curves.png", CHECKPOINT_NAME,
+))
 def test_a_file_that_cannot_be_replaced_stays(tmp_path, monkeypatch, name):
     describe_run(tmp_path, {"kind": "x"}, RECORDS)
-    write = writers(tmp_path)[name]
+    write, replace = writers(tmp_path)[name], os.replace
     write()
     describe_run(tmp_path, {"kind": "x"}, RECORDS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if name == "log.jsonl":
+        del before[tmp_path / "config.json"]  # it is replaced first
+
+    def full(source, target):
+        if Path(target) == tmp_path / name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match=f"{name} cannot be written: No space left on device") as error:
         write()
