@@ -6,15 +6,10 @@ DEMO := demo
 
 .PHONY: help setup demo test lint bench docs clean
 
-help:
-	@echo "make setup   create $(VENV) and install dualface into it"
-	@echo "make demo    render faces, build shards, train small networks, fuse them, reconstruct a face -> $(DEMO)/"
-	@echo "make test    lint and every test that needs neither a GPU nor minutes"
-	@echo "make bench   time each operation beside its baseline, one table -> benchmarks/results/"
-	@echo "make docs    the pages of docs/ as HTML, every link among them checked -> build/docs/"
-	@echo "make clean   remove $(VENV) and $(DEMO)"
+help: ## this list
+	@awk -F ' ## ' '/^[a-z]+:.* ## / { split($$1, rule, ":"); printf "make %-7s %s\n", rule[1], $$2 }' Makefile
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed ## create .venv and install dualface into it
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +22,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 # a face the network has not seen: rendered apart, from another seed
-demo: setup
+demo: setup ## render faces, build shards, train small networks, fuse them, reconstruct a face -> demo/
 	rm -rf $(DEMO)
 	$(BIN)/dualface synth 300wlp $(DEMO)/faces --count 320 --jobs 2
 	$(BIN)/dualface build ftd $(DEMO)/faces $(DEMO)/textures --with-asm $(DEMO)/shards --size 128 --shard-size 160 --jobs 2
@@ -44,18 +39,18 @@ demo: setup
 	  --landmarks $(DEMO)/unseen/landmarks/SYNTH/SYNTH_000000_0_pts.mat --refine 60 --neutral --turntable
 	@echo "done: look at $(DEMO)/sheet.png, $(DEMO)/textures.png, $(DEMO)/run/curves.png, $(DEMO)/fusion/samples and $(DEMO)/out"
 
-lint: setup
+lint: setup ## flake8 with pydoclint, and the types (mypy)
 	$(BIN)/flake8
 
-test: lint
+test: lint ## lint and every test that needs neither a GPU nor minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
-bench: setup
+bench: setup ## time each operation beside its baseline, one table -> benchmarks/results/
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
 
-docs: setup
+docs: setup ## the pages of docs/ as HTML, every link among them checked -> build/docs/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
-clean:
+clean: ## remove .venv and demo
 	rm -rf $(VENV) $(DEMO) *.egg-info
