@@ -21,7 +21,7 @@ def writing(path: Path) -> Iterator[None]:
     Raises
     ------
     OSError
-        In place of what Python and HDF5 raise, which is a RuntimeError where HDF5 closes a file.
+        In place of what Python and HDF5 raise; HDF5 also raises RuntimeError.
     """
     try:
         yield
