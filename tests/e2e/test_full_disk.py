@@ -111,7 +111,7 @@ def test_a_build_onto_a_disk_that_is_full_again_and_again(inputs, disk):
         failed.add(Path(start).name.split("-")[0])
         size = int((1.5 if size < 1000 else 1.1) * size) // 4 * 4 + 4
     assert {name: hashes(out / name) for name in wanted} == wanted
-    assert failed == {LOCK_FILE, "build.json", "job", "shard"}
+    assert failed >= {LOCK_FILE, "build.json", "job", "shard"}
 
 
 def test_what_the_processes_print_on_a_full_disk(inputs, disk):
