@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 
@@ -6,6 +5,8 @@ import pytest
 
 from model import stopping
 from model.stopping import SIGNALS, Stopped, StopSignals
+
+send = signal.raise_signal
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def test_a_signal_is_noted_and_a_later_one_ends_the_process(ended, monkeypatch, 
     before = [signal.getsignal(each) for each in SIGNALS]
     with StopSignals() as stop:
         assert not stop.agreed()
-        os.kill(os.getpid(), number)
+        send(number)
         assert stop.agreed() and stop.number == number
-        os.kill(os.getpid(), number)  # torchrun sends on what a scheduler has sent already
+        send(number)  # torchrun sends on what a scheduler has sent already
         assert not ended
         monkeypatch.setattr(stop, "_until", 0.0)
-        os.kill(os.getpid(), number)
+        send(number)
         assert ended == [number] and signal.getsignal(number) is signal.SIG_DFL
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert stopping.REPEAT_SECONDS < 5
@@ -39,7 +40,7 @@ def test_what_changes_nothing_is_abandoned():
 
         def work():
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
+                send(signal.SIGTERM)
             except Exception:  # as a library may have it
                 pass
             after.append("too late")
@@ -52,7 +53,7 @@ def test_what_changes_nothing_is_abandoned():
 def test_what_must_be_finished_is():
     with StopSignals() as stop:
         for count in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            send(signal.SIGINT)
         assert stop.number == signal.SIGINT
 
 
