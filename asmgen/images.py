@@ -122,7 +122,9 @@ def _any_photo(data: bytes, name: str) -> np.ndarray:
             warnings.simplefilter("ignore")  # of what else is in the file than pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(data), formats=FORMATS) as opened:
-                return np.array(_eight_bits(ImageOps.exif_transpose(opened)).convert("RGB"))
+                ImageOps.exif_transpose(opened, in_place=True)  # of a large photo no copy that can be saved
+                image = _eight_bits(opened)
+                return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         most = Image.MAX_IMAGE_PIXELS
         raise SampleError(
