@@ -14,6 +14,7 @@ myst_heading_anchors = 4
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_mock_imports = ["triton"]  # comes with torch for a GPU only
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 default_role = "code"  # names in docstrings stand in `backticks`
 
 html_theme = "furo"
@@ -43,6 +44,11 @@ def _by_code(line: str) -> list[tuple[bool, str]]:
     return [(part.startswith("`"), part) for part in re.split(r"(``.*?``|`[^`]*`)", line)]
 
 
+def without_numbers(app, what, name, obj, skip, options):
+    """Leave out what Python says of a NamedTuple's fields; the docstring of the class describes them."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def plain_help(app, context, lines):
     """Help texts name files by patterns: `*` is a star there."""
     lines[:] = [line.replace("*", r"\*") for line in lines]
@@ -50,4 +56,5 @@ def plain_help(app, context, lines):
 
 def setup(app):
     app.connect("autodoc-process-docstring", plain_text, priority=600)  # after napoleon
+    app.connect("autodoc-skip-member", without_numbers)
     app.connect("sphinx-click-process-description", plain_help)
