@@ -22,7 +22,7 @@ from bfm.morphable_model import MorphableModel
 
 JPEG_QUALITY = 95
 _SCRATCH = ".scratch-"
-_MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface synthetic sample".ljust(116)
+_MAT_HEADER = b"MATLAB 5.0 MAT-file, a dualface annotation".ljust(116)
 
 
 def check_numbers(**wanted: tuple[float, float]) -> None:
