@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -99,9 +100,7 @@ def load_model(source: Path | str) -> MorphableModel:
             missing = [key for key in _ARRAYS if key not in file and key != "uv"]
             if missing:
                 raise ValueError(f"{path} must hold the array {missing[0]}, and does not; convert the model again")
-            return MorphableModel(
-                **{key: np.asarray(file[key]) for key in _ARRAYS if key in file},
-                **{key: str(file.attrs[key]) for key in _TEXTS},
-            )
+            fields: dict[str, Any] = {key: np.asarray(file[key]) for key in _ARRAYS if key in file}
+            return MorphableModel(**fields | {key: str(file.attrs[key]) for key in _TEXTS})
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); convert the model again") from error

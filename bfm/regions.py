@@ -47,7 +47,7 @@ def label_regions(mean_shape: np.ndarray, triangles: np.ndarray, landmarks: np.n
         If a landmark is not on the face sheet, as when landmarks or axes are of another model.
     """
     points = mean_shape[landmarks].astype(np.float64)
-    unit = np.linalg.norm(points[45] - points[36])
+    unit = float(np.linalg.norm(points[45] - points[36]))
     face = _one_sheet(_inside_outline(mean_shape, points, unit), triangles, landmarks)
     off = np.flatnonzero(~face[landmarks])
     if len(off):

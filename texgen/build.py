@@ -59,7 +59,7 @@ class FtdMaker:
         for face, reason in zip(faces, turned):
             try:
                 if reason:
-                    raise SampleError(*reason.split(": ", 1))
+                    raise _left_out(reason)
                 writer.add(self._sample(face, *next(surfaces)))
             except SampleError as error:
                 writer.reject(face.fields["source"], str(error), _preview(face.crop))
@@ -86,7 +86,7 @@ class FtdMaker:
         scores = measure(texture, scored_albedo, self._texels, face.pose)
         reason = self._selection.reason(scores)
         if reason:
-            raise SampleError(*reason.split(": ", 1))
+            raise _left_out(reason)
         with rejecting("no texture"):
             albedo = texture.filled(texture.colours) if self._lit else texture.filled_albedo()
         sample = {
@@ -97,6 +97,12 @@ class FtdMaker:
         if linear_albedo is not None:
             sample["linear_albedo_map"] = quantize_albedo(linear_albedo)
         return sample
+
+
+def _left_out(reason: str) -> SampleError:
+    """What `Selection` says, as a kind and its detail."""
+    kind, detail = reason.split(": ", 1)
+    return SampleError(kind, detail)
 
 
 def _preview(crop: np.ndarray) -> bytes:

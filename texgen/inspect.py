@@ -189,7 +189,7 @@ def inspector(shards: str | Path | Sequence) -> tuple[Callable[..., str], Callab
     ValueError
         If the shards are of another kind.
     """
-    kinds = {
+    kinds: dict[str, tuple[Callable[..., str], Callable[..., Image.Image]]] = {
         asmd.KIND: (statistics_table, inspect_sheet), ftd.KIND: (ftd_statistics, ftd_sheet),
         face_crops.KIND: (faces_statistics, faces_sheet),
     }

@@ -79,7 +79,7 @@ class FaceSurface:
     def place(self, vertices: np.ndarray, pose: np.ndarray, position: np.ndarray) -> PlacedSurface:
         """Return where a face lies: (V, 3) vertices in mm, (3,) pose and position (`bfm.pose`)."""
         # projection is affine: that of four points, exactly, tells all of it, and planes need no reordering
-        origin, *axes = project(np.eye(4, 3, -1), np.float64(pose), np.float64(position))
+        origin, *axes = project(np.eye(4, 3, -1), np.asarray(pose, np.float64), np.asarray(position, np.float64))
         points = (axes - origin).T.astype(np.float32) @ vertices.T + origin[:, None].astype(np.float32)
         normals, away = self._normals(points)
         at_texels = np.stack([self.to_texels @ values for values in (*points, *normals)])

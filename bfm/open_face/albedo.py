@@ -8,6 +8,7 @@ Dimension key: V vertices, K modes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 
 import numpy as np
@@ -34,7 +35,8 @@ BLOOD = np.array([0.02, -0.028, -0.020])
 YELLOW = np.array([0.008, 0.003, -0.022])
 GREY = np.array([-0.035, -0.025, -0.012])
 
-Layer = tuple[np.ndarray, tuple[float, float, float]]
+Layer = tuple[np.ndarray, np.ndarray | tuple[float, float, float]]
+Modes = Iterable[Sequence[Layer]]
 
 
 def face_albedo(
@@ -164,7 +166,7 @@ def _paint_mean(face: _Face) -> np.ndarray:
     return mean
 
 
-def _skin_modes(face: _Face) -> list[list[Layer]]:
+def _skin_modes(face: _Face) -> Modes:
     """Complexion: where there is how much melanin and blood."""
     iris = face.eye * below(face.from_pupil, 5.6, 0.5)
     return [
@@ -188,7 +190,7 @@ def _skin_modes(face: _Face) -> list[list[Layer]]:
     ]
 
 
-def _lip_modes(face: _Face) -> list[list[Layer]]:
+def _lip_modes(face: _Face) -> Modes:
     """Colour, outline and shading of the lips."""
     lips, level = face.lips, face.marks[62, 1]
     edge = 4 * lips * (1 - lips)
@@ -201,7 +203,7 @@ def _lip_modes(face: _Face) -> list[list[Layer]]:
     ]
 
 
-def _brow_modes(face: _Face) -> list[list[Layer]]:
+def _brow_modes(face: _Face) -> Modes:
     """Darkness, colour, shape and hairs of the eyebrows."""
     brow, dark = face.brow, np.array([-0.1, -0.085, -0.07])
     inner, outer = below(face.x, 30, 10), below(-face.x, -38, 10)
@@ -217,7 +219,7 @@ def _brow_modes(face: _Face) -> list[list[Layer]]:
     ]
 
 
-def _beard_modes(face: _Face) -> list[list[Layer]]:
+def _beard_modes(face: _Face) -> Modes:
     """Shadow of shaven hair and stubble."""
     moustache = face.beard * hill(face.x, face.y, (0, -29), (26, 12))
     chin = face.beard * hill(face.x, face.y, (0, -70), (24, 22))
@@ -228,7 +230,7 @@ def _beard_modes(face: _Face) -> list[list[Layer]]:
     ]
 
 
-def _eye_modes(face: _Face) -> list[list[Layer]]:
+def _eye_modes(face: _Face) -> Modes:
     """Iris, pupil, white of the eye, lashes."""
     def disc(radius: float) -> np.ndarray:
         return face.eye * below(face.from_pupil, radius, 0.5)
@@ -246,7 +248,7 @@ def _eye_modes(face: _Face) -> list[list[Layer]]:
     ]
 
 
-def _mark_modes(face: _Face) -> list[list[Layer]]:
+def _mark_modes(face: _Face) -> Modes:
     """Freckles, age spots, and the tint of creases."""
     freckled = 0.2 + face.patch(30, 2, 45, 30)
     eye_y = face.marks[42:48, 1].mean()
@@ -267,7 +269,7 @@ def _mark_modes(face: _Face) -> list[list[Layer]]:
 
 def _cloud_modes(
     face: _Face, coarse_shape: np.ndarray, operator: sparse.csr_array, count: int
-) -> list[list[Layer]]:
+) -> Modes:
     """Smooth irregularities of the complexion, from large and strong to small and weak."""
     tints = islice(cycle((0.028 * MELANIN, 0.06 * BLOOD, 0.06 * YELLOW)), count)
     sizes = 60.0 / (1 + 0.045 * np.arange(count))

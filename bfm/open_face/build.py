@@ -35,7 +35,7 @@ UPPER_LID = (13369, 13371, 13359, 13352, 13353, 13358, 13357, 13356, 13355)
 LOWER_LID = (13361, 13362, 13378, 13367, 13368, 13370, 13372, 13373, 13374, 13366, 13379)
 
 # landmarks of the middle and of the subject's left: a MakeHuman vertex, or (x, y, z) mm near it
-LANDMARKS = {
+LANDMARKS: dict[int, int | tuple[float, float, float]] = {
     8: (0, -85.0, 92.0), 9: (21.5, -81.5, 85.5), 10: (36.5, -74.5, 67.5), 11: (48.5, -65.5, 48.0),
     12: (58.0, -51.0, 32.0), 13: (64.0, -34.0, 23.5), 14: (67.5, -17.0, 20.0), 15: (69.5, 1.0, 18.5),
     16: (70.0, 20.5, 17.5),
@@ -53,7 +53,7 @@ MIRRORED_LANDMARKS = {
     39: 42, 38: 43, 37: 44, 36: 45, 41: 46, 40: 47, 50: 52, 49: 53, 48: 54, 59: 55, 58: 56, 61: 63, 60: 64, 67: 65,
 }
 
-EXPRESSIONS = {
+EXPRESSIONS: dict[str, tuple[float, dict[str, float]]] = {
     # mode: (standard deviation, {face unit: weight}); the deviation is about the root mean square weight in the
     # expressions of `bfm.open_face.acts`
     "jaw_open": (0.2, {"jawOpen": 1}),
@@ -114,7 +114,7 @@ def build(wheel: Path, out: Path) -> None:
     mean = shapes.mean(0)
     modes, deviations = _principal_modes(shapes - mean, weight)
     expressions = np.stack([
-        deviation * face(sum(w * _face_unit(source, head, unit) for unit, w in units.items()))
+        deviation * face(sum((w * _face_unit(source, head, unit) for unit, w in units.items()), np.zeros_like(head)))
         for deviation, units in EXPRESSIONS.values()
     ])
     mean_full = unfold(mean[None], cut.mirror)[0]
@@ -137,7 +137,8 @@ class _People:
     """MakeHuman's morph targets that shape an adult's face, and random weights for them."""
 
     def __init__(self, source: MakeHuman):
-        names, self.macro = [], []
+        names: list[list[str]] = []
+        self.macro: list[tuple[str, ...]] = []
         for ethnicity, sex, age in product(ETHNICITIES, ("female", "male"), ("young", "old")):
             names.append([f"macrodetails/{ethnicity}-{sex}-{age}"])
             self.macro.append((ethnicity, sex, age))
@@ -150,7 +151,7 @@ class _People:
         self.local = []
         for folder in LOCAL_FOLDERS:
             local = [n for n in source.names(folder) if not n.startswith(LEFT_OUT) and not n.startswith("r-")]
-            ends = {}
+            ends: dict[str, list[str]] = {}
             for name in local:
                 stem, end = name.rsplit("-", 1)
                 ends.setdefault(stem if end in _OPPOSITES else name, []).append(name)
@@ -161,12 +162,15 @@ class _People:
                     sides = [name] + (["r-" + name[2:]] if name.startswith("l-") else [])
                     names.append([f"{folder}/{side}" for side in sides])
         self.names = names
-        self.offsets = [sum(source.target(side) for side in sides) for sides in names]
+        self.offsets = [
+            sum((source.target(side) for side in sides), np.zeros_like(source.vertices)) for sides in names
+        ]
 
     def offset_of_average(self) -> np.ndarray:
         """Return the displacement from the base mesh to the average young adult."""
         weights = self._macro_weights(0.5, 0.0, np.full(3, 1 / 3), 0.5, 0.5)
-        return sum(w * offset for w, offset in zip(weights, self.offsets) if w)
+        weighted = (w * offset for w, offset in zip(weights, self.offsets) if w)
+        return sum(weighted, np.zeros_like(self.offsets[0]))
 
     def _macro_weights(self, male, old, ethnicity, muscle, weight) -> np.ndarray:
         """Return the weights of the macro targets: products of the weights of what their names say."""

@@ -136,7 +136,7 @@ def assemble(
     triangles = outward(triangles, mean_shape)
     if mouth_triangles is None:
         mouth_triangles = close_mouth(triangles, mean_shape, landmarks)
-    if albedo_basis is None:
+    if albedo_basis is None or albedo_stddev is None:
         albedo_basis, albedo_stddev = np.zeros((0, count, 3), np.float32), np.zeros(0, np.float32)
     return MorphableModel(
         mean_shape=mean_shape, id_basis=id_basis, exp_basis=exp_basis, albedo_basis=albedo_basis,

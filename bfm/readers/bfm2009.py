@@ -34,6 +34,7 @@ class _Parts:
     """mean (3 V), basis (3 V, K), standard deviations (K)"""
     triangles: np.ndarray
     texture: tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None = None
+    """likewise; the last two may lack"""
     expressions: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     expression_family: str = "3ddfa"
     landmarks: np.ndarray | None = None
@@ -64,7 +65,8 @@ def read_raw(sources: dict[str, Source]) -> MorphableModel:
     count = mean.size // 3
     parts = _Parts(raw.path, (mean, basis, stddev), triangle_list(cells, 1, count, f"tl of {raw.path}"))
     if "texMU" in raw.variables:
-        parts.texture = tuple(raw.mat("texMU", "texPC", "texEV"))
+        tex_mean, tex_basis, tex_stddev = raw.mat("texMU", "texPC", "texEV")
+        parts.texture = tex_mean, tex_basis, tex_stddev
     if "trim" in sources:
         trim = sources["trim"]
         keep = vertex_list(trim.mat("trimIndex")[0], 1, count, f"trimIndex of {trim.path}")
@@ -103,7 +105,8 @@ def read_3ddfa(sources: dict[str, Source]) -> MorphableModel:
     mean_key = next((key for key in ("mu_tex", "tex") if key in source.variables), None)
     if mean_key is not None:
         texture = source.mat(mean_key)[0]
-        parts.texture = (texture.T if texture.shape == (3, count) else texture, None, None)
+        texture = texture.T if texture.shape == (3, count) else texture
+        parts.texture = texture, None, None
     if mean_key is not None and "w_tex" in source.variables:
         stddev_key = next((key for key in ("sigma_tex", "alpha_tex", "texEV") if key in source.variables), None)
         if stddev_key is None:
@@ -111,7 +114,8 @@ def read_3ddfa(sources: dict[str, Source]) -> MorphableModel:
                 f"{source.path} must hold the standard deviations 'sigma_tex' beside 'w_tex', and does not; convert "
                 "from 01_MorphableModel.mat with Model_Exp.mat and Model_info.mat instead, or save it without w_tex"
             )
-        parts.texture = (parts.texture[0], *source.mat("w_tex", stddev_key))
+        tex_basis, tex_stddev = source.mat("w_tex", stddev_key)
+        parts.texture = texture, tex_basis, tex_stddev
     if "trim" in sources:
         _read_topology(parts, sources["trim"], count)
     _read_topology(parts, source, count)
@@ -138,15 +142,16 @@ def read_face3d(sources: dict[str, Source]) -> MorphableModel:
     """
     source = sources["face3d"]
     struct = source.mat("model")[0]
-    if struct.dtype.names is None or struct.size != 1:
+    names = struct.dtype.names
+    if names is None or struct.size != 1:
         raise ValueError(f"'model' of {source.path} must be one struct as in face3d's BFM.mat, got {struct.dtype}")
     record = struct.ravel()[0]
 
     def field(name: str) -> np.ndarray:
-        if name not in struct.dtype.names:
+        if name not in names:
             raise ValueError(
                 f"'model' of {source.path} must have the field '{name}' as in face3d's BFM.mat, and has "
-                f"{', '.join(struct.dtype.names[:12])}; make the file again with face3d's generate.m"
+                f"{', '.join(names[:12])}; make the file again with face3d's generate.m"
             )
         return record[name]
 
@@ -166,14 +171,17 @@ def _trim(parts: _Parts, keep: np.ndarray, count: int) -> None:
     """Cut raw parts to the vertices `keep`."""
     rows = (3 * keep[:, None].astype(np.int64) + np.arange(3)).ravel()
 
-    def cut(mean: np.ndarray, basis: np.ndarray, stddev: np.ndarray) -> tuple[np.ndarray, ...]:
+    def cut(mean: np.ndarray, basis: np.ndarray, stddev: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         for what, array in (("mean", mean.reshape(-1, 1)), ("basis", basis)):
             if len(array) != 3 * count:
                 raise ValueError(f"{what} in {parts.path} must have {3 * count} rows, got {len(array)}")
         return mean.ravel()[rows], basis.T[:, rows].T, stddev  # a .mat keeps each mode together; so does this
 
     parts.shape = cut(*parts.shape)
-    parts.texture = None if parts.texture is None else cut(*parts.texture)
+    if parts.texture is not None:
+        mean, basis, stddev = parts.texture
+        assert basis is not None and stddev is not None  # a raw model has texture modes
+        parts.texture = cut(mean, basis, stddev)
     new_index = np.full(count, -1, np.int32)
     new_index[keep] = np.arange(len(keep))
     mapped = new_index[parts.triangles]
@@ -203,7 +211,8 @@ def _read_expressions(parts: _Parts, sources: dict[str, Source]) -> None:
                 f"{source.path} must hold the standard deviations 'sigma_exp' beside 'w_exp', and does not; "
                 "add the sigma_exp.mat that came with it"
             )
-        parts.expressions = (*source.mat("mu_exp", "w_exp"), *of_sigma.mat("sigma_exp"))
+        mean, basis = source.mat("mu_exp", "w_exp")
+        parts.expressions = mean, basis, of_sigma.mat("sigma_exp")[0]
     elif "guo-expression" in sources:
         source = sources["guo-expression"]
         if "guo-stddev" not in sources:
@@ -239,7 +248,7 @@ def _finish(parts: _Parts, sources: dict[str, Source], name: str) -> MorphableMo
     if parts.texture is not None:
         tex_mean, basis, tex_stddev = parts.texture
         albedo["mean_albedo"] = points(tex_mean, _TEXTURE, f"the mean texture in {parts.path}")
-        if basis is not None:
+        if basis is not None and tex_stddev is not None:
             tex_stddev = tex_stddev.ravel()
             what = f"the texture basis of {parts.path}"
             albedo.update(albedo_basis=modes(basis, tex_stddev, _TEXTURE, count, what), albedo_stddev=tex_stddev)
