@@ -242,7 +242,7 @@ def test_a_network_of_one_map_has_no_identity_or_expression(shards, root, face_m
 def test_a_predicted_face_adds_up_and_batches_do_not_matter(root, checkpoint):
     faces = load_dual_stream(checkpoint, model=MODEL, device="cpu")
     annotated = read_annotations(root, MODEL.face_only()).faces[:3]
-    photos = [(read_photo(face.photo), (10.0, 5.0, 130.0)) for face in annotated]
+    photos = [(read_photo(face.photo), (10, 5, 130)) for face in annotated]
     single, batch = (list(predict_faces(faces, iter(photos), size)) for size in (1, 2))
     assert len(batch) == 3 and all(face.decoupled and face.camera_distance == np.inf for face in batch)
     for ours, theirs in zip(single, batch):
