@@ -231,7 +231,7 @@ def test_what_a_pickle_sets_on_a_class_is_gone_with_it(tmp_path):
     assert load_torchscript_tensors(path).keys() == {"weight", "bias"}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_damaged_archives(tmp_path, seed):
     """Whatever bytes are changed, the tensors are read or the file is refused."""
     whole, path, rng = tmp_path / "whole.pt", tmp_path / "fan.zip", np.random.default_rng(seed)
@@ -241,7 +241,7 @@ def test_damaged_archives(tmp_path, seed):
     for source, read in ((whole, load_torchscript_tensors), (tmp_path / "run" / CHECKPOINT_NAME, load_tensors)):
         content = source.read_bytes()
         outcomes = set()
-        for _ in range(150):
+        for _ in range(100):
             changed = bytearray(content)
             for place in rng.integers(0, len(content), rng.integers(1, 8)):
                 changed[place] = rng.integers(256)
