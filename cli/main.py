@@ -10,9 +10,12 @@ COMMANDS = {
     "build": ("cli.build", "build", "Build training datasets (HDF5 shards)."),
     "inspect": ("cli.shards", "inspect", "Draw samples of a dataset and print its statistics."),
     "verify": ("cli.shards", "verify", "Reread every sample of a dataset."),
+    "view": ("cli.view", "view", "Look at shards, a run or reconstructed faces in the browser."),
     "train": ("cli.train", "train", "Train a network from shards."),
     "evaluate": ("cli.evaluate", "evaluate", "Measure trained networks by the paper's protocols."),
     "figure": ("cli.figure", "figure", "Draw the paper's figures from trained networks."),
+    "annotate": ("cli.annotate", "annotate", "Find landmarks in own photos, which become training data."),
+    "export": ("cli.export", "export", "Write shards and networks for other programs."),
     "reconstruct": ("cli.reconstruct", "reconstruct", "Reconstruct 3D faces from photos."),
 }
 """Name -> module, function, one line for the list of commands."""

@@ -78,13 +78,12 @@ class MeshTemplate:
     chart : Chart
         The same.
     uv : np.ndarray
-        (V, 2) in [0, 1], v up: the chart's coordinates as pictures have them, whose 0 and 1 are the outer edges of
-        the texture and not the centres of its outer texels.
+        (V, 2) of `picture_uv`.
     """
 
     def __init__(self, triangles: np.ndarray, chart: Chart):
         self.triangles, self.chart = triangles, chart
-        self.uv = ((chart.uv * (chart.size - 1) + 0.5) / chart.size).astype(np.float32)
+        self.uv = picture_uv(chart.uv, chart.size)
         self._nearest = tuple(distance_transform_edt(~chart.mask, return_distances=False, return_indices=True))
 
     def textured(self, vertices: np.ndarray, colour_map: np.ndarray) -> TexturedMesh:
@@ -113,6 +112,24 @@ class MeshTemplate:
         """The lines of an OBJ file that are the same for every face: texture coordinates and triangles."""
         corners = (self.triangles + 1).repeat(3, 1)
         return _lines("vt %.6f %.6f\n", self.uv) + _lines("f %d/%d/%d %d/%d/%d %d/%d/%d\n", corners)
+
+
+def picture_uv(uv: np.ndarray, size: int) -> np.ndarray:
+    """Return coordinates in a chart as pictures have them: 0 and 1 are the outer edges, not the outer texels' centres.
+
+    Parameters
+    ----------
+    uv : np.ndarray
+        (V, 2) u right and v up, in [0, 1].
+    size : int
+        S.
+
+    Returns
+    -------
+    np.ndarray
+        (V, 2) float32, v up.
+    """
+    return ((uv * (size - 1) + 0.5) / size).astype(np.float32)
 
 
 def write_obj(path: Path, mesh: TexturedMesh) -> list[Path]:

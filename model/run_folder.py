@@ -116,6 +116,34 @@ def read_log(run_dir: Path) -> list[dict]:
     return records
 
 
+def curve_panels(records: Sequence[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Return the curves of a run: the losses, which have no unit, in one panel, and a panel for each other unit.
+
+    Parameters
+    ----------
+    records : Sequence[dict]
+        Of `read_log`.
+
+    Returns
+    -------
+    dict[str, dict[str, list[tuple[int, float]]]]
+        Title of a panel to label of a curve to its (step, value); the first title is ``losses``.
+    """
+    records = [record for record in records if "note" not in record]
+    train = [record for record in records if "validation" not in record]
+    entries = {"losses": [{k: v for k, v in record.items() if "_" not in k} for record in train]}
+    measured = [{**record, **record.get("validation", {})} for record in records]
+    for unit in sorted({key.rpartition("_")[2] for record in measured for key in record if "_" in key} - {"second"}):
+        entries[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in measured]
+    return {
+        title: {
+            key.removesuffix(f"_{title}"): [(entry["step"], entry[key]) for entry in panel if key in entry]
+            for key in dict.fromkeys(key for entry in panel for key in entry if key != "step")
+        }
+        for title, panel in entries.items()
+    }
+
+
 def draw_curves(run_dir: Path) -> Path:
     """Draw the losses and the validation metrics of a run over its steps.
 
@@ -131,17 +159,11 @@ def draw_curves(run_dir: Path) -> Path:
     """
     from matplotlib.figure import Figure  # a figure without pyplot needs no display and changes no global
 
-    records = [record for record in read_log(run_dir) if "note" not in record]
-    train = [record for record in records if "validation" not in record]
-    panels = {"losses": [{k: v for k, v in record.items() if "_" not in k} for record in train]}  # they have no unit
-    measured = [{**record, **record.get("validation", {})} for record in records]
-    for unit in sorted({key.rpartition("_")[2] for record in measured for key in record if "_" in key} - {"second"}):
-        panels[unit] = [{k: v for k, v in r.items() if k == "step" or k.endswith(f"_{unit}")} for r in measured]
+    panels = curve_panels(read_log(run_dir))
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        for key in dict.fromkeys(key for entry in entries for key in entry if key != "step"):
-            points = [(entry["step"], entry[key]) for entry in entries if key in entry]
-            axes.plot(*zip(*points), label=key.removesuffix(f"_{title}"), marker="." if len(points) < 30 else None)
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for label, points in curves.items():
+            axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
         if title == "losses":
             axes.set_yscale("log")
         else:
