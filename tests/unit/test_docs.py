@@ -82,11 +82,11 @@ def test_every_command_on_the_pages_exists():
                 assert command, f"{page.name}: {' '.join(path)}"
                 words = words[1:]
             try:
-                given, _, _ = command.make_parser(context).parse_args([word for word in words if word != "..."])
+                given, _, _ = command.make_parser(click.Context(command)).parse_args(words)
                 for option in command.params:
                     if option.name in given and isinstance(option.type, (click.Choice, click.types.IntParamType,
                                                                          click.types.FloatParamType)):
-                        option.type_cast_value(context, given[option.name])
+                        option.type_cast_value(click.Context(command), given[option.name])
             except click.UsageError as error:
                 pytest.fail(f"{page.name}: {' '.join([*path, *words])}: {error.format_message()}")
             checked += 1
