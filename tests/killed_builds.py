@@ -1,7 +1,7 @@
 """Builds of a small tree that are killed at lines that write, in forked processes; see tests/e2e/test_kill.py.
 
 Usage: killed_builds.py ROOT WANTED OUT KIND HOW. WANTED and OUT have a folder a set: asmd, and ftd if KIND is that.
-HOW tells what is killed: all (at every line), random (all, 60 times), worker or parent; or that several build together.
+HOW tells what is killed: all (at every line), random (all, 50 times), worker or parent; or that several build together.
 """
 
 import json
@@ -25,9 +25,10 @@ from texgen.build import ftd_plan
 from texgen.thresholds import Selection
 
 PROJECT = Path(__file__).parents[1]
-OF_WORKERS = [PROJECT / "asmgen" / name for name in ("shard_job.py", "shards/writer.py", "shards/columns.py")]
+OF_WORKERS = [PROJECT / "asmgen" / name for name in ("shard_job.py", "shards/writer.py")]
 FILES = [*OF_WORKERS, *(PROJECT / "asmgen" / name for name in (
-    "build_folder.py", "folder_lock.py", "pipeline.py", "dataset_files.py", "writing.py",
+    "build_folder.py", "folder_lock.py", "pipeline.py", "dataset_files.py", "writing.py", "shards/columns.py",
+    "shards/seal.py",
 ))]
 SIZE, SHARD_SIZE = 32, 2
 
@@ -133,7 +134,7 @@ def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:
     elif how == "worker":
         kills = len(kill_at_every_line(program, OF_WORKERS, begin, end))
     elif how == "random":
-        kills = 60
+        kills = 50
         kill_at_random(program, FILES, begin, end, kills, lines=2500)
     elif how == "together":
         kills = 0

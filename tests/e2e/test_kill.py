@@ -42,7 +42,7 @@ def whole(tree, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind, what, kills, ends", [
-    ("asmd", "all", 150, 3), ("ftd", "random", 60, 3), ("asmd", "worker", 60, 2), ("ftd", "parent", 4, 8),
+    ("asmd", "all", 150, 3), ("ftd", "random", 50, 3), ("asmd", "worker", 50, 2), ("ftd", "parent", 4, 8),
     ("ftd", "together", 5, 5),
 ])
 def test_killed_at_lines_that_write_or_refused(tree, whole, tmp_path, kind, what, kills, ends):
