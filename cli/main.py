@@ -1,6 +1,8 @@
 """The command group; subcommands are imported only when called, so that `--help` answers at once."""
 
 import importlib
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ COMMANDS = {
     "annotate": ("cli.annotate", "annotate", "Find landmarks in own photos, which become training data."),
     "export": ("cli.export", "export", "Write shards and networks for other programs."),
     "reconstruct": ("cli.reconstruct", "reconstruct", "Reconstruct 3D faces from photos."),
+    "completion": ("cli.completion", "completion", "Print the script that completes commands in a shell."),
 }
 """Name -> module, function, one line for the list of commands."""
 
@@ -40,10 +43,32 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one that Ctrl-C stopped has the exit code that shells give it, and no traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nstopped by Ctrl-C", err=True)
+            ctx.exit(130)
+
+
+def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Read --config, before commands take their defaults."""
+    if path and not ctx.resilient_parsing:
+        from cli.config_file import read_defaults
+
+        ctx.default_map = read_defaults(path, ctx)
+    return path
+
 
 @click.command("dualface", cls=LazyGroup)
 @click.version_option(package_name="dualface", prog_name="dualface")
-def main():
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars, and no word of what was written; errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="With an error, also where in the program it came up.")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), callback=_defaults,
+              help="Options of commands from a TOML file: a table a command, [build.asmd], and keys as options, "
+                   "jobs = 8. What is typed wins.")
+def main(quiet: bool, verbose: bool, config: Path | None):
     """Face reconstruction datasets and a dual-stream network, from 300W-LP to a mesh.
 
     \b
@@ -52,4 +77,7 @@ def main():
     dualface inspect shards -o sheet.png
     dualface train geometry shards -o run
     dualface reconstruct photo.jpg --checkpoint run -o out
+
+    Exit codes: 0 all went well; 1 something is wrong with the data, or could not be done for part of it; 2 the command
+    was not typed right; 130 stopped by Ctrl-C; 143 ended by SIGTERM. Errors go to stderr, results to stdout.
     """
