@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from asmgen.writing import sync, writing
-from model.untrusted import check_archive, check_tensors
+from model.untrusted import UNREADABLE, check_archive, check_tensors
 
 FORMAT = "dualface checkpoint"
 VERSION = 1
@@ -185,7 +184,7 @@ def load_tensors(path: Path) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how it was pickled
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, TypeError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:120]
         raise ValueError(
             f"{path} must be a PyTorch file of tensors (.pt, .pth), but it cannot be read as one ({reason}); "

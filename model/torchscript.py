@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from model.untrusted import check_archive, check_tensors
+from model.untrusted import UNREADABLE, check_archive, check_tensors
 
 _DTYPES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
@@ -30,7 +30,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError):
+    except UNREADABLE:
         return False
 
 
@@ -58,8 +58,7 @@ def load_torchscript_tensors(path: Path) -> dict[str, torch.Tensor]:
             folder = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).rpartition("/")[0]
             with archive.open(f"{folder}/data.pkl") as file:
                 tensors = dict(_tensors(_Unpickler(file, archive, f"{folder}/data").load()))
-    except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, IndexError, TypeError, EOFError,
-            AttributeError, RuntimeError, OverflowError, MemoryError, NotImplementedError, StopIteration) as error:
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0][:120]
         raise ValueError(
             f"{path} must be a TorchScript archive of tensors, but it cannot be read as one ({reason}); "

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, AssertionError,
+    AttributeError, OverflowError, MemoryError, struct.error, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+    StopIteration,
+)
+"""What PyTorch, zipfile and pickle raise for files that are none of theirs, or damaged."""
 
 TIMES = 4
 """How many times as large as a file that which is in it may be: layers may share weights, TorchScript packs code."""
@@ -31,7 +42,7 @@ def check_archive(path: Path):
     try:
         with zipfile.ZipFile(path) as archive:
             held = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError):
+    except UNREADABLE:
         held = 0  # what reads it says what it makes of it
     size = path.stat().st_size
     if held > TIMES * size + LEAST_READ:

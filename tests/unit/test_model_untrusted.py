@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model import torchscript
-from model.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_tensors, save_checkpoint
+from model.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from model.config import GeometryConfig, IdentityConfig
 from model.identity import load_identity_network
 from model.landmarks import LandmarkNetwork, load_landmark_network
@@ -236,9 +236,10 @@ def test_damaged_archives(tmp_path, seed):
     """Whatever bytes are changed, the tensors are read or the file is refused."""
     whole, path, rng = tmp_path / "whole.pt", tmp_path / "fan.zip", np.random.default_rng(seed)
     scripted(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), whole)
-    (tmp_path / "run").mkdir()
-    torch.save({"a": torch.arange(5.), "b": [1, {"c": "d"}]}, tmp_path / "run" / CHECKPOINT_NAME)
-    for source, read in ((whole, load_torchscript_tensors), (tmp_path / "run" / CHECKPOINT_NAME, load_tensors)):
+    new, old = tmp_path / "new.pt", tmp_path / "old.pt"
+    for place in (new, old):
+        torch.save({"a": torch.arange(5.), "b": [1, {"c": "d"}]}, place, _use_new_zipfile_serialization=place == new)
+    for source, read in ((whole, load_torchscript_tensors), (new, load_tensors), (old, load_tensors)):
         content = source.read_bytes()
         outcomes = set()
         for _ in range(100):
