@@ -17,8 +17,38 @@ _POSE = (0.0, 0.35, 0.0)
 _MARGIN = 18
 
 
+def model_facts(model: MorphableModel) -> dict:
+    """Return what a model is: layout, modes, sizes, licence.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        Numpy arrays.
+
+    Returns
+    -------
+    dict
+        Numbers, texts and dicts of them; lengths in millimetres, ``mirrored_mm`` is how far mirror images are apart.
+    """
+    off_twin = asymmetry(model.mean_shape, model.mirror)
+    arrays = [getattr(model, field.name) for field in fields(model)]
+    return {
+        "name": model.name, "layout": model.layout, "vertices": len(model.mean_shape),
+        "triangles": len(model.triangles), "mouth_triangles": len(model.mouth_triangles),
+        "modes": {name: len(getattr(model, f"{kind}_basis")) for kind, name in _KINDS.items()},
+        "coefficients": model.coefficients, "annotations_apply": model.coefficients == BFM_COEFFICIENTS,
+        "size_mm": np.ptp(model.mean_shape, axis=0).tolist(),
+        "regions": dict(zip(REGIONS, np.bincount(model.regions, minlength=len(REGIONS)).tolist())),
+        "paired": float((model.mirror[model.mirror] == np.arange(len(model.mirror))).mean()),
+        "mirrored_mm": {"mean": float(off_twin.mean()), "most": float(off_twin.max())},
+        "uv": model.uv is not None,
+        "bytes": sum(array.nbytes for array in arrays if isinstance(array, np.ndarray)),
+        "sha256": model.sha256, "licence": model.licence,
+    }
+
+
 def describe_model(model: MorphableModel) -> str:
-    """Return a summary of a model: layout, modes, units, sizes, licence.
+    """Return a summary of a model for people: layout, modes, units, sizes, licence.
 
     Parameters
     ----------
@@ -30,36 +60,55 @@ def describe_model(model: MorphableModel) -> str:
     str
         A line a property, names in the first column.
     """
-    width, height, depth = np.ptp(model.mean_shape, axis=0)
-    counts = np.bincount(model.regions, minlength=len(REGIONS))
-    off_twin = asymmetry(model.mean_shape, model.mirror)
-    paired = (model.mirror[model.mirror] == np.arange(len(model.mirror))).mean()
-    arrays = [getattr(model, field.name) for field in fields(model)]
+    facts = model_facts(model)
+    width, height, depth = facts["size_mm"]
     applies = "annotations of 300W-LP and AFLW2000-3D " + (
-        "apply" if model.coefficients == BFM_COEFFICIENTS else "do not apply: images need `--refit`"
+        "apply" if facts["annotations_apply"] else "do not apply: images need `--refit`"
     )
     lines = {
         "name": model.name,
-        "layout": f"{model.layout}: {len(model.mean_shape)} vertices, {len(model.triangles)} triangles, "
-                  f"{len(model.mouth_triangles)} more close the mouth in a chart",
+        "layout": f"{model.layout}: {facts['vertices']} vertices, {facts['triangles']} triangles, "
+                  f"{facts['mouth_triangles']} more close the mouth in a chart",
         **{name: _modes(model, kind) for kind, name in _KINDS.items()},
         "coefficients": f"{model.coefficients} ({applies})",
         "units": "mm; x to the subject's left, y up, z to the camera; RGB in [0, 1]; "
                  "coefficients in standard deviations",
         "size": f"{width:.0f} x {height:.0f} x {depth:.0f} mm",
-        "regions": ", ".join(f"{name} {count}" for name, count in zip(REGIONS, counts)),
-        "symmetry": f"{paired:.1%} of the vertices are in pairs; mirror images are {off_twin.mean():.2f} mm apart on "
-                    f"average, {off_twin.max():.2f} mm at most",
-        "uv": "none" if model.uv is None else "with the model",
-        "memory": f"{sum(array.nbytes for array in arrays if isinstance(array, np.ndarray)) / 1e6:.0f} MB",
+        "regions": ", ".join(f"{name} {count}" for name, count in facts["regions"].items()),
+        "symmetry": f"{facts['paired']:.1%} of the vertices are in pairs; mirror images are "
+                    f"{facts['mirrored_mm']['mean']:.2f} mm apart on average, {facts['mirrored_mm']['most']:.2f} mm at "
+                    "most",
+        "uv": "with the model" if facts["uv"] else "none",
+        "memory": f"{facts['bytes'] / 1e6:.0f} MB",
         "sha256": model.sha256,
         "licence": model.licence,
     }
     return "\n".join(f"{name:<13} {text}" for name, text in lines.items())
 
 
-def describe_charts(model: MorphableModel, size: int = 256) -> str:
+def chart_errors(model: MorphableModel, size: int = 256) -> dict[str, dict[str, float]]:
     """Return the round-trip error of each UV chart of a model: vertices to map and back.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        Numpy arrays.
+    size : int
+        Side of the map in texels.
+
+    Returns
+    -------
+    dict[str, dict[str, float]]
+        By chart: ``mean`` and ``most``, millimetres.
+    """
+    names = [name for name in CHARTS if name != "file" or model.uv is not None]
+    face = model.face_only()
+    errors = {name: round_trip_error(face, make_chart(face, name, size)) for name in names}
+    return {name: {"mean": float(mean), "most": float(most)} for name, (mean, most) in errors.items()}
+
+
+def describe_charts(model: MorphableModel, size: int = 256) -> str:
+    """Return `chart_errors` for people.
 
     Parameters
     ----------
@@ -73,12 +122,10 @@ def describe_charts(model: MorphableModel, size: int = 256) -> str:
     str
         A line a chart.
     """
-    names = [name for name in CHARTS if name != "file" or model.uv is not None]
-    face = model.face_only()
-    errors = {name: round_trip_error(face, make_chart(face, name, size)) for name in names}
     return "\n".join(
-        f"{'chart':<13} {name}, {size} x {size}: round trip {mean:.3f} mm on average, {highest:.3f} mm at most"
-        for name, (mean, highest) in errors.items()
+        f"{'chart':<13} {name}, {size} x {size}: round trip {error['mean']:.3f} mm on average, {error['most']:.3f} mm "
+        "at most"
+        for name, error in chart_errors(model, size).items()
     )
 
 

@@ -1,9 +1,12 @@
 """Users' mistakes as one sentence instead of a traceback."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+
+from cli.output import is_verbose
 
 
 @contextmanager
@@ -14,4 +17,6 @@ def one_sentence(*others: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has gone; click ends quietly
         raise
     except (OSError, ValueError, *others) as error:
+        if is_verbose():
+            traceback.print_exc()
         raise click.ClickException(str(error)) from error

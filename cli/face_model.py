@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import json_option, say, show
 
 
 @click.group()
@@ -37,7 +38,7 @@ def convert(sources: tuple[Path, ...], output: Path, layout: str | None):
         if layout:
             model = to_layout(model, layout, list(sources))
         save_model(model, output)
-    click.echo(f"wrote {output}: {model.name}, {model.layout}, {len(model.mean_shape)} vertices")
+    say(f"wrote {output}: {model.name}, {model.layout}, {len(model.mean_shape)} vertices")
 
 
 @face_model.command()
@@ -46,19 +47,23 @@ def convert(sources: tuple[Path, ...], output: Path, layout: str | None):
               help="Draw the first modes at +-3 sigma into this PNG.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
               help="Side of the maps for the chart errors, in texels.")
-def info(source: str, output: Path | None, size: int):
+@json_option
+def info(source: str, output: Path | None, size: int, as_json: bool):
     """Print layout, modes, units, licence and chart errors of MODEL ('open' or a file).
 
     \b
     Example: dualface face-model info open -o modes.png
     """
-    from bfm.describe import describe_charts, describe_model, draw_modes
+    from bfm.describe import chart_errors, describe_charts, describe_model, draw_modes, model_facts
     from bfm.model_file import load_model
 
     with one_sentence():
         model = load_model(source)
-        click.echo(describe_model(model))
-        click.echo(describe_charts(model, size))
+        if as_json:
+            show({**model_facts(model), "chart_size": size, "chart_errors_mm": chart_errors(model, size)}, as_json=True)
+        else:
+            click.echo(f"{describe_model(model)}\n{describe_charts(model, size)}")
         if output:
             draw_modes(model).save(output)
-            click.echo(f"wrote {output}")
+            if not as_json:
+                say(f"wrote {output}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import say
 
 
 @click.group()
@@ -148,4 +149,4 @@ def _draw(function: Callable, output: Path, samples: tuple[int, ...], face_model
 
     with one_sentence():
         function(**chosen, samples=samples or None, face_model=load_model(face_model)).save(output)
-    click.echo(f"wrote {output}")
+    say(f"wrote {output}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import say
 
 
 @click.group()
@@ -37,7 +38,7 @@ def synth_300wlp(
         synthesize_300wlp(
             out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size, expressions=expressions
         )
-    click.echo(f"rendered {count} images into {out_dir}")
+    say(f"rendered {count} images into {out_dir}")
 
 
 @synth.command("expressions")
@@ -59,7 +60,7 @@ def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jo
 
     with one_sentence():
         written = synthesize_expressions(out_dir, people, seed=seed, jobs=jobs, image_size=image_size)
-    click.echo(f"rendered {len(written)} images of {people} people into {out_dir}")
+    say(f"rendered {len(written)} images of {people} people into {out_dir}")
 
 
 @synth.command("micc")
@@ -91,7 +92,7 @@ def synth_micc(
             out_dir, subjects, frames=frames, noise=noise, spacing=spacing, seed=seed, jobs=jobs,
             image_size=image_size, mjpg=mjpg,
         )
-    click.echo(f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}")
+    say(f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}")
 
 
 @synth.command("bu3dfe")
@@ -121,4 +122,4 @@ def synth_bu3dfe(
         synthesize_bu3dfe(
             out_dir, people, levels, noise=noise, spacing=spacing, seed=seed, jobs=jobs, image_size=image_size
         )
-    click.echo(f"rendered {people} people with {1 + 6 * len(set(levels))} scans each into {out_dir}")
+    say(f"rendered {people} people with {1 + 6 * len(set(levels))} scans each into {out_dir}")
