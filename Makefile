@@ -52,5 +52,5 @@ docs: setup ## the pages of docs/ as HTML, every link among them checked -> buil
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
-clean: ## remove .venv and demo
-	rm -rf $(VENV) $(DEMO) *.egg-info
+clean: ## remove .venv, demo and the pages made
+	rm -rf $(VENV) $(DEMO) build docs/api *.egg-info
