@@ -1,11 +1,18 @@
 """`dualface evaluate`: the paper's measurements of trained networks, each by its protocol."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.errors import one_sentence
+from cli.output import json_option, progress
+
+if TYPE_CHECKING:
+    from model.evaluation.face_meshes import Photographed
 
 
 @click.group()
@@ -35,7 +42,8 @@ def evaluate():
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json, curve.png and sheet.png.")
-def aflw2000(root: Path, output: Path, face_model: str, **chosen):
+@json_option
+def aflw2000(root: Path, output: Path, face_model: str, as_json: bool, **chosen):
     """Measure 68 landmarks (NME) by yaw, pose, and shape, on the photos below ROOT.
 
     ROOT holds photos and annotations in the layout of AFLW2000-3D or 300W-LP, also of `synth 300wlp`, or photos with
@@ -51,7 +59,7 @@ def aflw2000(root: Path, output: Path, face_model: str, **chosen):
 
     with one_sentence():
         table, truth = evaluate_aflw2000(root, output, load_model(face_model), **chosen)
-    _tell(table, truth.failed, "photos")
+    _tell(table, truth.failed, as_json, "photos")
 
 
 @evaluate.command()
@@ -74,7 +82,10 @@ def aflw2000(root: Path, output: Path, face_model: str, **chosen):
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and sheet.png.")
-def texture(shards: tuple[Path, ...], checkpoints: tuple[Path, ...], output: Path, face_model: str, **chosen):
+@json_option
+def texture(
+    shards: tuple[Path, ...], checkpoints: tuple[Path, ...], output: Path, face_model: str, as_json: bool, **chosen
+):
     """Measure how near drawn faces come to their photos (Table II, Fig. 10 and 11).
 
     MAE, photometric error E_pho and SSIM over the pixels that all methods draw: the linear albedo of p_t and the
@@ -88,7 +99,7 @@ def texture(shards: tuple[Path, ...], checkpoints: tuple[Path, ...], output: Pat
 
     with one_sentence():
         table = evaluate_texture(shards, checkpoints, output, load_model(face_model), **chosen)
-    click.echo(table.read_text(encoding="utf-8"))
+    _tell(table, [], as_json)
 
 
 @evaluate.command()
@@ -109,9 +120,10 @@ def texture(shards: tuple[Path, ...], checkpoints: tuple[Path, ...], output: Pat
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and sheet.png.")
+@json_option
 def silhouette(
     photos: Path, masks: Path | None, checkpoint: Path, parsing: Path | None, landmarks: Path | None, boxes: tuple,
-    whole: bool, face_model: str, device: str | None, output: Path,
+    whole: bool, face_model: str, device: str | None, output: Path, as_json: bool,
 ):
     """Measure whether reconstructed faces cover the faces in PHOTOS (Fig. 7).
 
@@ -121,8 +133,6 @@ def silhouette(
     \b
     Example: dualface evaluate silhouette CelebA-HQ-img CelebAMask-HQ-mask-anno --checkpoint run -o out
     """
-    from tqdm import tqdm
-
     from bfm.model_file import load_model
     from model.dual_stream import load_dual_stream
     from model.evaluation.face_masks import MaskFolder
@@ -139,12 +149,12 @@ def silhouette(
         if masks and masks.resolve().is_relative_to(photos.resolve()):
             found = [photo for photo in found if not photo.path.resolve().is_relative_to(masks.resolve())]
         locator = PhotoLocator(found, boxes, () if landmarks is None else (landmarks,), whole)
-        marked = MaskFolder(masks) if masks else load_parsing_network(parsing)
+        marked = load_parsing_network(parsing) if parsing else MaskFolder(masks)
         faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)
         table, failed = evaluate_silhouette(
-            found, locator, faces, marked, output, lambda photos: tqdm(photos, unit="photo", disable=None)
+            found, locator, faces, marked, output, lambda photos: progress(photos, unit="photo")
         )
-    _tell(table, [f"{name}: {error}" for name, error in failed.items()], "photos")
+    _tell(table, [f"{name}: {error}" for name, error in failed.items()], as_json, "photos")
 
 
 def scan_options(predictions_help: str, *others: Callable) -> Callable:
@@ -171,6 +181,7 @@ def scan_options(predictions_help: str, *others: Callable) -> Callable:
         click.option("-o", "--output", metavar="OUT", required=True,
                      type=click.Path(file_okay=False, path_type=Path),
                      help="Folder for table.md, results.json, and pictures."),
+        json_option,
     )
 
     def decorate(command: Callable) -> Callable:
@@ -190,7 +201,8 @@ def scan_options(predictions_help: str, *others: Callable) -> Callable:
                  help="Frames of a video, evenly spread, whose neutral faces are averaged."),
 )
 def micc(
-    root: Path, checkpoint: Path | None, predictions: Path | None, protocol: str, frames: int, output: Path, **chosen
+    root: Path, checkpoint: Path | None, predictions: Path | None, protocol: str, frames: int, output: Path,
+    as_json: bool, **chosen,
 ):
     """Measure neutral faces of videos against the scans of MICC Florence below ROOT (Table I, Fig. 6).
 
@@ -204,12 +216,13 @@ def micc(
     from model.evaluation.micc import PROTOCOLS, evaluate_micc, from_meshes, from_videos
 
     with one_sentence():
-        if photographed := _photographed(checkpoint, predictions, **chosen):
-            predict, settings = from_videos(photographed, frames), {**photographed.settings, "frames": frames}
+        source = _photographed(checkpoint, predictions, **chosen)
+        if isinstance(source, Path):
+            predict, settings = from_meshes(source), {"predictions": source.name}
         else:
-            predict, settings = from_meshes(predictions), {"predictions": predictions.name}
+            predict, settings = from_videos(source, frames), {**source.settings, "frames": frames}
         report = evaluate_micc(root, predict, output, PROTOCOLS if protocol == "both" else (protocol,), settings)
-    _tell(*report)
+    _tell(*report, as_json)
 
 
 @evaluate.command()
@@ -219,7 +232,8 @@ def micc(
                  help="Of the expressions, 4 the full one; repeat for more.  [default: all]"),
 )
 def bu3dfe(
-    root: Path, checkpoint: Path | None, predictions: Path | None, levels: tuple[int, ...], output: Path, **chosen
+    root: Path, checkpoint: Path | None, predictions: Path | None, levels: tuple[int, ...], output: Path,
+    as_json: bool, **chosen,
 ):
     """Measure faces with expression against the scans of BU-3DFE below ROOT (Fig. 9).
 
@@ -233,35 +247,36 @@ def bu3dfe(
     from model.evaluation.bu3dfe import LEVELS, evaluate_bu3dfe, from_meshes, from_pictures
 
     with one_sentence():
-        if photographed := _photographed(checkpoint, predictions, **chosen):
-            predict, settings = from_pictures(photographed), photographed.settings
+        source = _photographed(checkpoint, predictions, **chosen)
+        if isinstance(source, Path):
+            predict, settings = from_meshes(source), {"predictions": source.name}
         else:
-            predict, settings = from_meshes(predictions), {"predictions": predictions.name}
+            predict, settings = from_pictures(source), source.settings
         report = evaluate_bu3dfe(root, predict, output, sorted(set(levels)) or LEVELS, settings)
-    _tell(*report)
+    _tell(*report, as_json)
 
 
 def _photographed(
     checkpoint: Path | None, predictions: Path | None, landmarks: Path | None, boxes: Path | None, batch_size: int,
     face_model: str, device: str | None,
-):
-    """What predicts from photos; None where predictions are given."""
+) -> Path | Photographed:
+    """What predicts from photos, or where the predictions are."""
     from asmgen.locate import FaceLocator
     from bfm.model_file import load_model
     from model.dual_stream import load_dual_stream
     from model.evaluation.face_meshes import Photographed
 
-    if (checkpoint is None) == (predictions is None):
+    if predictions and not checkpoint:
+        return predictions
+    if predictions or not checkpoint:
         raise click.UsageError("give --checkpoint or --predictions: one of the two")
-    if predictions:
-        return None
     faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)
     return Photographed(faces, FaceLocator(landmarks, boxes), batch_size)
 
 
-def _tell(table: Path, problems: list[str], what: str = "cases") -> None:
-    """Print the table, and what could not be measured."""
-    click.echo(table.read_text(encoding="utf-8"))
+def _tell(table: Path, problems: list[str], as_json: bool, what: str = "cases") -> None:
+    """Print the table, or results.json, and what could not be measured."""
+    click.echo((table.with_name("results.json") if as_json else table).read_text(encoding="utf-8"))
     if problems:
         click.echo("\n".join([*problems, f"{len(problems)} {what} could not be measured"]), err=True)
         raise SystemExit(1)
@@ -279,7 +294,10 @@ def _tell(table: Path, problems: list[str], what: str = "cases") -> None:
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and expressions.png.")
-def expressions(root: Path, checkpoints: tuple[Path, ...], output: Path, face_model: str, **chosen):
+@json_option
+def expressions(
+    root: Path, checkpoints: tuple[Path, ...], output: Path, face_model: str, as_json: bool, **chosen
+):
     """Measure how errors grow with the expression (mm, %), and how much of it is recovered.
 
     ROOT is made by `synth expressions`; or it holds any photos in the layout of 300W-LP whose coefficients are of the
@@ -294,4 +312,4 @@ def expressions(root: Path, checkpoints: tuple[Path, ...], output: Path, face_mo
 
     with one_sentence():
         report = evaluate_expressions(root, checkpoints, output, load_model(face_model), **chosen)
-    _tell(*report, "photos")
+    _tell(*report, as_json, "photos")

@@ -40,7 +40,7 @@ def say(text: object) -> None:
 
 
 def show(value: Any, as_json: bool) -> None:
-    """Print what was asked for: a dataclass, or dicts and lists, as JSON, where NaN and infinity are null; or as text."""
+    """Print what was asked for as JSON, a dataclass or dicts and lists, where NaN and infinity are null; or as text."""
     click.echo(json.dumps(_plain(value), indent=2, allow_nan=False) if as_json else str(value))
 
 

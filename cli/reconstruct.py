@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import is_quiet, progress
 
 
 @click.command()
@@ -61,8 +62,6 @@ def reconstruct(
     \b
     Example: dualface reconstruct photo.jpg --checkpoint run -o out --box 120 80 260 250
     """
-    from tqdm import tqdm
-
     from bfm.model_file import load_model
     from model.dual_stream import load_dual_stream
     from model.face_files import MESHES, FaceWriter, name_variants
@@ -80,15 +79,18 @@ def reconstruct(
         locator = PhotoLocator(photos, boxes, landmarks, whole)
         faces = load_dual_stream(checkpoint, texture, load_model(face_model), device, camera_distance)
         reconstructor = Reconstructor(
-            faces, refine_steps, identity and load_identity_network(identity), parsing and load_parsing_network(parsing)
+            faces, refine_steps, load_identity_network(identity) if identity else None,
+            load_parsing_network(parsing) if parsing else None,
         )
         writer = FaceWriter(
-            faces, meshes or MESHES, turntable, neutral, other and face_in(other, reconstructor, locator)
+            faces, meshes or MESHES, turntable, neutral, face_in(other, reconstructor, locator) if other else None
         )
         outcomes = run(photos, locator, reconstructor, writer, output, batch_size)
-        for outcome in tqdm(outcomes, total=len(photos), unit="photo", disable=None):  # a bar only on a terminal
+        bar = progress(outcomes, total=len(photos), unit="photo")
+        for outcome in bar:
             failed += bool(outcome.error)
-            tqdm.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
+            if outcome.error or not is_quiet():
+                bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
     if failed:
         click.echo(f"{failed} of {len(photos)} photos failed", err=True)
         raise SystemExit(1)
