@@ -1,0 +1,239 @@
+"""How the command line behaves: words of the user's that are wrong, less and more output, options from a file."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from test_cli import commands
+
+from cli.config_file import read_defaults
+from cli.errors import one_sentence
+from cli.main import COMMANDS, LazyGroup, main
+from cli.output import is_quiet, is_verbose, progress, say, show
+
+WRONG = ("missing", "folder", "garbage", "image")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    """Where paths of users may lead: nowhere, to an empty folder, a file of noise, a picture of no face."""
+    root = tmp_path_factory.mktemp("wrong")
+    Path(root, "folder").mkdir()
+    Path(root, "garbage").write_bytes(np.random.default_rng(0).bytes(5000))
+    Image.new("RGB", (90, 90), (40, 90, 70)).save(root / "image.png")
+    return {"missing": root / "none", "folder": root / "folder", "garbage": root / "garbage",
+            "image": root / "image.png", "out": root / "out"}
+
+
+def typed(command: click.Command, place: Path, out: Path) -> list[str]:
+    """Words after a command that name one place wherever it reads, and give what else it requires."""
+    words = []
+    for parameter in command.params:
+        option = [parameter.opts[-1]] if isinstance(parameter, click.Option) else []
+        reads = isinstance(parameter.type, click.Path) and parameter.type.exists
+        names = ("checkpoint", "checkpoints", "network", *(["parsing"] if command.name == "silhouette" else []))
+        if reads and (parameter.required or parameter.name in names):
+            words += [*option, str(place)]
+        elif parameter.name == "source" and not option:  # a model: 'open' or a file
+            words += [str(place)]
+        elif isinstance(parameter.type, click.Path) and parameter.required:
+            words += [*option, str(out)]
+        elif isinstance(parameter.type, click.Choice) and parameter.required:
+            words += [*option, parameter.type.choices[0]]
+        elif parameter.required:
+            words += [*option, "1"]
+    return words
+
+
+READING = [(path, command) for path, command in commands(main) if path[0] not in ("synth", "completion")]
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("path, command", READING, ids=["-".join(path) for path, _ in READING])
+def test_wrong_paths_get_one_sentence(path, command, kind, places):
+    words = [*path, *typed(command, places[kind], places["out"])]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code in (1, 2), (words, result.output, result.exception)
+    assert isinstance(result.exception, SystemExit), (words, result.exception)
+    said = result.output.strip().splitlines()
+    if path == ("verify",) and kind in ("garbage", "image"):  # what it looks for is no error
+        assert said[0].endswith("1 problem") and said[1].startswith(f"{places[kind].name}: "), said
+    else:
+        assert [line.startswith("Error: ") for line in said].count(True) == 1 and said[-1].startswith("Error: "), said
+    assert "Traceback" not in result.output and "\x1b" not in result.output
+    assert str(places[kind]) in result.output or places[kind].name in result.output, (words, said)
+    assert (result.exit_code == 2) == ("Usage: " in result.stderr)
+    assert not places["out"].exists() or not list(places["out"].rglob("*.*"))
+
+
+def test_verbose_says_where_an_error_came_up(places):
+    words = ["inspect", str(places["folder"])]
+    short, long = CliRunner().invoke(main, words), CliRunner().invoke(main, ["-v", *words])
+    assert short.exit_code == long.exit_code == 1
+    assert long.output.startswith("Traceback (most recent call last):")
+    assert long.output.endswith(f"\n{short.output}") and short.output.count("\n") == 1
+
+
+@pytest.fixture
+def program() -> click.Group:
+    """A group with the options of `dualface`, and a command that tells what reaches it."""
+    @click.command()
+    @click.option("--times", type=click.IntRange(1, 9), default=1)
+    @click.option("--word-of-it", "words", multiple=True)
+    @click.option("--loud/--soft", default=False)
+    @click.option("--name", required=True)
+    def tell(**chosen):
+        say("done")
+        for _ in progress(range(3)):
+            pass
+        show({**chosen, "quiet": is_quiet(), "verbose": is_verbose()}, as_json=True)
+
+    @click.command()
+    def stopped():
+        with one_sentence():
+            raise KeyboardInterrupt
+
+    group = click.Group("inner", commands={"tell": tell})
+
+    class Program(LazyGroup):
+        """Other commands than those of `dualface`."""
+
+        def list_commands(self, ctx: click.Context) -> list[str]:
+            """Return two names."""
+            return ["inner", "stopped"]
+
+        def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+            """Return one of two."""
+            return {"inner": group, "stopped": stopped}.get(name)
+
+    return Program("program", params=main.params, callback=main.callback)
+
+
+def told(result) -> dict:
+    """What `tell` was given."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout[result.stdout.index("{"):])
+
+
+def test_options_come_from_a_file_and_what_is_typed_wins(program, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('[inner.tell]\ntimes = 3\nword-of-it = ["a", "b"]\nloud = true\nname = "file"\n')
+    given = {"times": 3, "words": ["a", "b"], "loud": True, "name": "file", "quiet": False, "verbose": False}
+    result = CliRunner().invoke(program, ["--config", str(file), "inner", "tell"])
+    assert told(result) == given and result.stdout.startswith("done\n")
+    typed = ["--times", "4", "--word-of-it", "c", "--soft", "--name", "typed"]
+    result = CliRunner().invoke(program, ["-q", "-v", "--config", str(file), "inner", "tell", *typed])
+    assert told(result) == {
+        "times": 4, "words": ["c"], "loud": False, "name": "typed", "quiet": True, "verbose": True,
+    }
+    assert result.stdout.startswith("{") and not result.stderr
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[inner.tell]\ntime = 3", "[inner.tell] has the option 'time', must be among times, word-of-it, loud, name"),
+    ("[inner.tell]\nwords = []", "[inner.tell] has the option 'words', must be among"),
+    ("[inner.say]\n", "tables must be commands of `dualface inner` (tell), got 'inner.say'"),
+    ("inner = 3", "tables must be commands of `dualface` (inner, stopped), got 'inner'"),
+    ("[inner", "must be a TOML file, and is not: "),
+    ("\xff", "must be a TOML file, and is not: "),
+    ('[inner.tell]\nname = "x"\ntimes = 10', "Invalid value for '--times': 10 is not in the range 1<=x<=9."),
+])
+def test_a_mistake_in_the_file_is_one_of_usage(program, text, message, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_bytes(text.encode("latin-1"))
+    result = CliRunner().invoke(program, ["--config", str(file), "inner", "tell"])
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: ") and message in error
+    assert str(file) in error or "--times" in error
+
+
+def test_every_option_can_be_in_the_file(tmp_path):
+    """Every long option that takes part in a run; what is read is the name that click knows it by."""
+    context = click.Context(main)
+    for path, command in commands(main):
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        named = {option.name: max(option.opts, key=len).removeprefix("--") for option in options}
+        table = "".join(f"{name} = 1\n" for name in named.values())
+        file = tmp_path / "options.toml"
+        file.write_text(f"[{'.'.join(path)}]\n{table}")
+        found = read_defaults(file, context)
+        for word in path:
+            found = found[word]
+        assert found == dict.fromkeys(named, 1)
+
+
+def test_how_ctrl_c_ends_a_command(program):
+    result = CliRunner().invoke(program, ["stopped"])
+    assert (result.exit_code, result.output) == (130, "\nstopped by Ctrl-C\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_how_a_signal_ends_the_process(number, code):
+    """A shell calls the second 143, 128 + 15, too."""
+    script = (
+        "import os, signal, cli.face_model, cli.main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import bfm.model_file\n"
+        f"bfm.model_file.load_model = lambda source: os.kill(os.getpid(), {int(number)})\n"
+        "cli.main.main(['face-model', 'info', 'open'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == code and "Traceback" not in ended.stderr and not ended.stdout
+
+
+@pytest.mark.parametrize("shell, words", [
+    ("bash", "complete -o nosort -F"), ("zsh", "#compdef dualface"), ("fish", "complete --no-files --command dualface"),
+])
+def test_completion_prints_a_script(shell, words):
+    result = CliRunner().invoke(main, ["completion", shell])
+    assert result.exit_code == 0 and words in result.output and "_DUALFACE_COMPLETE" in result.output
+
+
+@pytest.mark.parametrize("typed_words, completed", [
+    ("dualface ev", ["evaluate"]), ("dualface build a", ["asmd"]),
+    ("dualface train geometry --enc", ["--encoder-weights"]),
+    ("dualface build asmd --encoding ", ["dense", "params"]),
+])
+def test_what_the_script_asks_is_answered(typed_words, completed):
+    words = typed_words.split(" ")
+    environment = {"_DUALFACE_COMPLETE": "bash_complete", "COMP_WORDS": typed_words, "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner().invoke(main, prog_name="dualface", env=environment, standalone_mode=True)
+    assert [line.split(",", 1)[1] for line in result.output.split()] == completed
+
+
+def test_json_is_strict(capsys):
+    @dataclass
+    class Made:
+        path: Path
+        parts: tuple
+        numbers: np.ndarray
+
+    show(Made(Path("a"), (1, None, {"b": np.float32(0.5)}), np.array([1, np.nan, -np.inf])), as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "path": "a", "parts": [1, None, {"b": 0.5}], "numbers": [1, None, None],
+    }
+
+
+def test_describing_a_face_model_as_json():
+    result = CliRunner().invoke(main, ["-q", "face-model", "info", "open", "--size", "64", "--json"])
+    facts = json.loads(result.output)
+    assert facts["modes"] == {"identity": 199, "expression": 29, "albedo": 199}
+    assert sum(facts["regions"].values()) == facts["vertices"] == 36096 and facts["chart_size"] == 64
+    text = CliRunner().invoke(main, ["face-model", "info", "open", "--size", "64"]).output
+    for name, error in facts["chart_errors_mm"].items():
+        assert f"{name}, 64 x 64: round trip {error['mean']:.3f} mm on average, {error['most']:.3f} mm at most" in text
+
+
+def test_no_help_has_colours():
+    for path in [(name,) for name in COMMANDS] + [path for path, _ in commands(main)]:
+        assert "\x1b" not in CliRunner().invoke(main, [*path, "--help"], color=True).output
