@@ -11,14 +11,14 @@ templates_path = ["_templates"]
 exclude_patterns = ["_templates"]
 myst_heading_anchors = 4
 
-autodoc_default_options = {
-    "members": True, "member-order": "bysource", "show-inheritance": True, "ignore-module-all": True,
-}
+autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
 suppress_warnings = ["ref.python"]  # `Scores` are of two modules
 autodoc_mock_imports = ["triton"]  # comes with torch for a GPU only
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 default_role = "code"  # names in docstrings stand in `backticks`
+
+smartquotes = False  # `--option` is not a dash
 
 html_theme = "furo"
 html_title = "dualface"
