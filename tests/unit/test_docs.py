@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from face_files import made_face, write_expressions, write_info, write_raw
 
+from bfm.model_file import load_model
 from cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -136,3 +138,15 @@ def test_the_python_examples(tutorial, monkeypatch, name):
     assert codes
     for code in codes:
         run_python(code, names)
+
+
+def test_a_basel_face_model_is_converted_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    face = made_face()
+    for write in (write_raw, write_expressions, write_info):
+        write(tmp_path, face)
+    [code] = blocks(ROOT / "docs" / "300w-lp.md", "sh", marked=True)
+    run_shell(code)
+    model = load_model(tmp_path / "bfm.h5")
+    assert (len(model.mean_shape), len(model.id_basis), len(model.exp_basis)) == (len(face.trim), 4, 3)
+    assert (tmp_path / "modes.png").exists()
