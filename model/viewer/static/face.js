@@ -54,10 +54,12 @@ export class FaceView {
     this.#dress();
   }
 
-  // Look at the whole face from the front.
+  // Look at the whole face from the front, at all faces with one average alike.
   frame() {
-    this.geometry.computeBoundingSphere();
-    const { center, radius } = this.geometry.boundingSphere;
+    const whole = new BufferGeometry();
+    whole.setAttribute("position", new BufferAttribute(this.face.average ?? this.face.neutral, 3));
+    whole.computeBoundingSphere();
+    const { center, radius } = whole.boundingSphere;
     this.orbit.target.copy(center);
     this.camera.position.copy(center).add(new Vector3(0, 0, radius / Math.sin((this.camera.fov * Math.PI) / 360)));
     this.camera.near = radius / 100;

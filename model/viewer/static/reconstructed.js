@@ -39,7 +39,7 @@ export async function show(view, main, summary) {
       fileName(view.faces[index], ending)));
     const expression = meshes["_neutral.glb"] ? "" : " `--neutral` writes the face that the expression is scaled from.";
     sides[0].replaceChildren(...(meshes[".glb"] ? [face.node] : []), make("p", { className: "quiet" }, meshes[".glb"]
-      ? `Metres in the files.${expression}` : "No GLB was written, so there is no face in 3D here: `reconstruct --mesh glb` writes it."),
+      ? `GLB is in metres, OBJ and PLY are in millimetres.${expression}` : "No GLB was written, so there is no face in 3D here: `reconstruct --mesh glb` writes it."),
       section("Meshes", make("div", { className: "files" }, ...links)), section("Parameters", facts(found.facts)));
     sides[1].replaceChildren(...found.pictures.map(({ ending, title: text }) => section(text, picture(at(ending), ""))));
     if (meshes[".glb"]) face.show(faceOf(meshes));

@@ -3,7 +3,7 @@
 import { lineChart } from "./chart.js";
 import { attempt, facts, getJson, make, section } from "./page.js";
 
-const AGAIN = 5000; // ms
+const AGAIN = 2000; // ms
 
 export async function show(view, main, summary) {
   const panels = make("div", { className: "panels" });
