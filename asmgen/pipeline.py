@@ -21,6 +21,7 @@ from tqdm import tqdm
 from asmgen.asmd import ENCODINGS, face_box
 from asmgen.build_folder import SCRATCH, claimed
 from asmgen.clusters import WorkersLost
+from asmgen.dataset_card import write_dataset_card
 from asmgen.faces import FacePlacer
 from asmgen.maps import map_normalization
 from asmgen.shard_job import Job, Placer, ShardPlan, StrictPlacer, fill_slice
@@ -257,14 +258,17 @@ def fill_shards(
         ) as bar:
             if tasks:
                 _fill(Job(placer, constants, plans), tasks, jobs, bar)
-    seconds = time.perf_counter() - started
-    return [
-        _summarize(
-            plan, [paths[number] for _, paths in tasks if paths[number]],
-            [paths[number].name for (_, paths), were in zip(tasks, replaced) if were[number]], photos, seconds,
-        )
-        for number, plan in enumerate(plans)
-    ]
+        seconds = time.perf_counter() - started
+        summaries = [
+            _summarize(
+                plan, [paths[number] for _, paths in tasks if paths[number]],
+                [paths[number].name for (_, paths), were in zip(tasks, replaced) if were[number]], photos, seconds,
+            )
+            for number, plan in enumerate(plans)
+        ]
+        for plan, summary in zip(plans, summaries):
+            write_dataset_card(plan.out_dir, plan.settings, plan.attributes, summary)
+    return summaries
 
 
 def _fill(job: Job, tasks: list[tuple[list[SampleEntry], list[Path | None]]], jobs: int, bar: tqdm) -> None:

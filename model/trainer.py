@@ -2,7 +2,7 @@
 
 A stage is a `Task`; its `step` may use any number of networks and optimisers. Under torchrun each process is given its
 part of every batch, and the first one alone validates and writes. A run's folder holds ``config.json``,
-``log.jsonl``, ``curves.png``, ``checkpoint.pt`` and, from a task that draws them, ``samples``.
+``log.jsonl``, ``curves.png``, ``checkpoint.pt``, the card ``README.md`` and, from a task that draws them, ``samples``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from model.data import FaceDataset, batch_indices, split_identities, validation_
 from model.distributed import check_batch_size, is_first, synchronise_
 from model.gradients import GradientWatch
 from model.loader import training_loader
+from model.model_card import write_model_card
 from model.run_folder import LOG_NAME, RunLog, describe_run, draw_curves, read_log, save_sheet
 from model.stopping import Stopped, StopSignals
 from model.unlogged import NotFinite, Unlogged
@@ -199,7 +200,11 @@ def _train(task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: C
                     run_dir, task.kind, done, config.to_dict(), task.metadata, task.networks, task.optimisers,
                     unlogged=steps,
                 )
+                describe(done)
             saved = done
+
+        def describe(done: int):
+            write_model_card(run_dir, task.kind, done, config.steps, config.to_dict(), task.metadata)
 
         def end_if_told(done: int):
             if not stop.agreed():
@@ -250,6 +255,7 @@ def _train(task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: C
                 drawn = time.perf_counter()
             clock += time.perf_counter() - paused  # the rate is that of training alone
     if is_first():
+        describe(config.steps)
         draw_curves(run_dir)
 
 

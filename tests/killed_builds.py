@@ -28,7 +28,7 @@ PROJECT = Path(__file__).parents[1]
 OF_WORKERS = [PROJECT / "asmgen" / name for name in ("shard_job.py", "shards/writer.py")]
 FILES = [*OF_WORKERS, *(PROJECT / "asmgen" / name for name in (
     "build_folder.py", "folder_lock.py", "pipeline.py", "dataset_files.py", "writing.py", "shards/columns.py",
-    "shards/seal.py",
+    "shards/seal.py", "dataset_card.py",
 ))]
 SIZE, SHARD_SIZE = 32, 2
 
@@ -65,7 +65,8 @@ def fill(photos: pipeline.PhotoPass, plans: list) -> None:
     try:
         photos.fill(plans, 1, partial(tqdm, disable=True))
     except WorkersLost:
-        assert not [path for plan in plans for path in plan.out_dir.iterdir() if path.suffix not in (".h5", ".json")]
+        left = [path for plan in plans for path in plan.out_dir.iterdir()]
+        assert not [path for path in left if path.suffix not in (".h5", ".json")]
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -96,7 +97,7 @@ def build_together(photos: pipeline.PhotoPass, plans: list) -> tuple[int, int]:
 def no_half_files(event: str, arguments: tuple) -> None:
     """An audit hook: what is begun does not have the name of what is whole."""
     if event == "open" and arguments[2] & (os.O_CREAT | os.O_TRUNC):
-        assert not str(arguments[0]).endswith((".h5", ".json")), arguments[0]
+        assert not str(arguments[0]).endswith((".h5", ".json", ".md")), arguments[0]
 
 
 def main(root: Path, wanted: Path, out: Path, kind: str, how: str) -> None:

@@ -59,8 +59,8 @@ def test_a_pass_for_both_gives_the_shards_of_each_alone(tree, both, tmp_path):
     """ASMD and FTD shards, and their settings, byte for byte; each is also continued alone."""
     build_asmd(tree[0], tmp_path / "asmd", **options)
     build(tree[0], tmp_path / "ftd")
-    assert hashes(both[1]) == hashes(tmp_path / "asmd") and len(hashes(both[1])) == 4
-    assert hashes(both[0]) == hashes(tmp_path / "ftd") and len(hashes(both[0])) == 4
+    assert hashes(both[1]) == hashes(tmp_path / "asmd") and len(hashes(both[1])) == 5
+    assert hashes(both[0]) == hashes(tmp_path / "ftd") and len(hashes(both[0])) == 5
     wanted = hashes(both[0]) | {f"asmd {name}": digest for name, digest in hashes(both[1]).items()}
     sorted((tmp_path / "ftd").glob("*.h5"))[0].unlink()
     damaged = sorted((tmp_path / "asmd").glob("*.h5"))[1]
@@ -266,4 +266,4 @@ def test_a_killed_build_continues_to_the_same_bytes(tree, tmp_path):
     for folder in folders:
         assert hashes(folder) == hashes(tmp_path / "whole" / folder.name)
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    assert not [path for path in (*folders[0].iterdir(), *folders[1].iterdir()) if path.suffix not in (".h5", ".json")]
+    assert {path.suffix for folder in folders for path in folder.iterdir()} == {".h5", ".json", ".md"}

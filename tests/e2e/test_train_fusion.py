@@ -139,7 +139,7 @@ def task_of(model, shards, config, given):
 
 def test_what_a_run_leaves(whole_run, model, shards, given):
     assert sorted(path.relative_to(whole_run).as_posix() for path in whole_run.rglob("*.*")) == [
-        "checkpoint.pt", "config.json", "curves.png", "log.jsonl",
+        "README.md", "checkpoint.pt", "config.json", "curves.png", "log.jsonl",
         *(f"samples/step-00000{step}.png" for step in (0, 3, 6)),
     ]
     described = json.loads((whole_run / "config.json").read_text())

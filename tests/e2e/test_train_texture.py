@@ -101,7 +101,8 @@ def test_losses_of_eq_18(whole_run):
 
 def test_what_a_run_leaves(whole_run, model, shards):
     assert sorted(path.relative_to(whole_run).as_posix() for path in whole_run.rglob("*.*")) == [
-        "checkpoint.pt", "config.json", "curves.png", "log.jsonl", "samples/step-000003.png", "samples/step-000006.png"
+        "README.md", "checkpoint.pt", "config.json", "curves.png", "log.jsonl",
+        *(f"samples/step-00000{step}.png" for step in (3, 6)),
     ]
     described = json.loads((whole_run / "config.json").read_text())
     assert TextureConfig.from_dict(described["config"]) == CONFIG

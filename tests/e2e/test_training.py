@@ -68,7 +68,7 @@ def test_two_phases(whole_run):
 
 def test_what_a_run_leaves(whole_run, model):
     assert sorted(path.name for path in whole_run.iterdir()) == [
-        "checkpoint.pt", "config.json", "curves.png", "log.jsonl"
+        "README.md", "checkpoint.pt", "config.json", "curves.png", "log.jsonl"
     ]
     described = json.loads((whole_run / "config.json").read_text())
     assert GeometryConfig.from_dict(described["config"]) == CONFIG
@@ -243,7 +243,8 @@ def test_a_run_goes_on_when_there_is_room_again(model, shards, whole_run, tmp_pa
     monkeypatch.undo()
     monkeypatch.setattr("model.trainer.draw_curves", lambda run_dir: None)
     assert load_checkpoint(tmp_path, "geometry")["step"] == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json", "log.jsonl"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["README.md", "checkpoint.pt", "config.json", "log.jsonl"]
     train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
     assert same_tensors(*(load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run)))
     assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
