@@ -11,6 +11,7 @@ from asmgen.pipeline import count_reasons
 from asmgen.shards import ShardSet
 
 Line = tuple[str, str]
+_OF_A_DISTRIBUTION = ("mean", "std", "least", "5 %", "median", "95 %", "most")
 
 
 def overview_lines(shards: ShardSet) -> list[Line]:
@@ -38,15 +39,50 @@ def face_columns(shards: ShardSet) -> dict[str, np.ndarray]:
     return columns
 
 
+def distribution(values: np.ndarray) -> dict[str, float] | None:
+    """Return mean and quantiles of an array of any shape; numbers that are not finite don't count, None without any."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    numbers = [values.mean(), values.std(), *np.quantile(values, (0, 0.05, 0.5, 0.95, 1))]
+    return dict(zip(_OF_A_DISTRIBUTION, map(float, numbers)))
+
+
 def distribution_lines(columns: dict[str, np.ndarray]) -> list[Line]:
-    """Return a line with mean and quantiles of each array; numbers that are not finite don't count."""
-    lines = [("", "".join(f"{name:>10}" for name in ("mean", "std", "least", "5 %", "median", "95 %", "most")))]
-    for name, values in columns.items():
-        values = values[np.isfinite(values)]
-        if len(values):
-            numbers = [values.mean(), values.std(), *np.quantile(values, (0, 0.05, 0.5, 0.95, 1))]
-            lines.append((name, "".join(f"{number:10.3f}" for number in numbers)))
-    return lines
+    """Return a line with the `distribution` of each array that has one."""
+    found = {name: distribution(values) for name, values in columns.items()}
+    return [
+        ("", "".join(f"{name:>10}" for name in _OF_A_DISTRIBUTION)),
+        *((name, "".join(f"{number:10.3f}" for number in line.values())) for name, line in found.items() if line),
+    ]
+
+
+def facts(shards: ShardSet) -> dict:
+    """Return what shards of any kind hold, for programs.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        All their fields.
+
+    Returns
+    -------
+    dict
+        Counts, ``rejected`` by kind of reason, ``attributes``, the `distribution` of each number of a sample, of each
+        component of two or three, and the bytes that each field takes a sample. Units are those of docs/shards.md.
+    """
+    first = shards[0] if len(shards) else {}
+    short = [key for key, value in first.items() if not isinstance(value, (bytes, str)) and np.size(value) <= 3]
+    numbers = {key: np.asarray(shards.column(key)) for key in sorted(short)}
+    return {
+        "samples": len(shards), "shards": len(shards.paths), "bytes": sum(path.stat().st_size for path in shards.paths),
+        "rejected": count_reasons(shards.rejected), "attributes": dict(shards.attributes),
+        "numbers": {
+            key: distribution(values) if values.ndim == 1 else [distribution(part) for part in values.T]
+            for key, values in numbers.items()
+        },
+        "bytes_a_sample": {key: size / len(shards) for key, size in shards.stored_bytes().items()} if first else {},
+    }
 
 
 def size_lines(shards: ShardSet) -> list[Line]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import is_quiet, progress
 
 
 @click.command()
@@ -40,8 +41,6 @@ def annotate(
     \b
     Example: dualface annotate photos annotated --network landmark_run
     """
-    from tqdm import tqdm
-
     from asmgen.locate import FaceLocator
     from asmgen.position_maps import read_landmark_texels
     from model.annotate import LandmarkFinder, PositionMapLandmarks, landmark_crop_size
@@ -60,9 +59,11 @@ def annotate(
         else:
             trained = load_landmark_network(network).to(torch_device(device))
             find = LandmarkFinder(trained, landmark_crop_size(network), FaceLocator(boxes=boxes), min_peak)
-        for outcome in tqdm(run(photos, find, out, kind), total=len(photos), unit="photo", disable=None):
+        bar = progress(run(photos, find, out, kind), total=len(photos), unit="photo")
+        for outcome in bar:
             failed += bool(outcome.error)
-            tqdm.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
+            if outcome.error or not is_quiet():
+                bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
     if failed:
         click.echo(f"{failed} of {len(photos)} photos failed", err=True)
         raise SystemExit(1)

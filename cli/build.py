@@ -4,10 +4,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.errors import one_sentence
+from cli.output import is_quiet, json_option, progress, show
+
+if TYPE_CHECKING:
+    from asmgen.pipeline import BuildSummary
 
 _MODEL_OPTIONS = (
     click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`."),
@@ -46,6 +51,7 @@ def _build_options(*options: Callable, shard_size: int = 1024) -> Callable:
         click.option("--repair", is_flag=True,
                      help="Compare every byte of the shards in OUT with its digest, and make those again that are "
                           "damaged; the others are kept."),
+        json_option,
     )
 
     def decorate(command: Callable) -> Callable:
@@ -63,6 +69,12 @@ def _workers(options: dict) -> Iterator[None]:
 
     with one_sentence(WorkersLost), cluster(options.pop("backend"), options.pop("scheduler")):
         yield
+
+
+def _tell(summary: "BuildSummary", as_json: bool) -> None:
+    """Say what was built."""
+    if as_json or not is_quiet():
+        show(summary, as_json)
 
 
 _THRESHOLDS = {
@@ -129,7 +141,7 @@ def build():
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
                  help="What makes dense maps; their last digits may differ between the two."),
 )
-def asmd(root: Path, out_dir: Path, face_model: str, **options):
+def asmd(root: Path, out_dir: Path, face_model: str, as_json: bool, **options):
     """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into attribute map shards in OUT.
 
     The paper's ASMD are 60000 photos of 300W-LP (--count). A run that was stopped continues when started again.
@@ -143,8 +155,8 @@ def asmd(root: Path, out_dir: Path, face_model: str, **options):
     from bfm.model_file import load_model
 
     with _workers(options):
-        summary = build_asmd(root, out_dir, load_model(face_model), **options)
-    click.echo(summary)
+        summary = build_asmd(root, out_dir, load_model(face_model), progress=progress, **options)
+    _tell(summary, as_json)
 
 
 @build.command()
@@ -153,7 +165,7 @@ def asmd(root: Path, out_dir: Path, face_model: str, **options):
 @click.option("--lit", is_flag=True, help="Store the photo's colours as they are, not divided by the light.")
 @click.option("--with-asm", "asmd_dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="Also build attribute map shards (`build asmd`) of all photos into DIR, in the same pass.")
-def ftd(root: Path, out_dir: Path, face_model: str, **options):
+def ftd(root: Path, out_dir: Path, face_model: str, as_json: bool, **options):
     """Turn annotated photos under ROOT (300W-LP, AFLW2000-3D) into facial texture shards in OUT.
 
     Photos that fail a threshold are left out, with the reason; 'off' turns a threshold off. A run that was stopped
@@ -168,8 +180,8 @@ def ftd(root: Path, out_dir: Path, face_model: str, **options):
 
     with _workers(options):
         selection = Selection(**{name: options.pop(name) for name in _THRESHOLDS})
-        summary = build_ftd(root, out_dir, load_model(face_model), selection=selection, **options)
-    click.echo(summary)
+        summary = build_ftd(root, out_dir, load_model(face_model), selection=selection, progress=progress, **options)
+    _tell(summary, as_json)
 
 
 @build.command()
@@ -186,7 +198,7 @@ def ftd(root: Path, out_dir: Path, face_model: str, **options):
                       "[default: detect, where it is installed]"),
     shard_size=8192,
 )
-def faces(root: Path, out_dir: Path, **options):
+def faces(root: Path, out_dir: Path, as_json: bool, **options):
     """Cut the faces out of the photos under ROOT (CelebA, any folder) into image-only shards in OUT.
 
     For self-supervised training. Of several faces in a photo the largest is taken. A photo where none can be placed
@@ -198,5 +210,5 @@ def faces(root: Path, out_dir: Path, **options):
     from asmgen.face_crops import build_faces
 
     with _workers(options):
-        summary = build_faces(root, out_dir, **options)
-    click.echo(summary)
+        summary = build_faces(root, out_dir, progress=progress, **options)
+    _tell(summary, as_json)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import progress, say
 
 
 @click.command()
@@ -40,13 +41,13 @@ def export(source: Path, out: Path, form: str, tar_size: int | None, texture: Pa
             from model.onnx_export import export_onnx
 
             path, difference = export_onnx(load_dual_stream(source, texture, load_model(face_model), "cpu"), out)
-            click.echo(f"wrote {path}; in ONNX Runtime it gives what torch gives to {difference:.1g}")
+            say(f"wrote {path}; in ONNX Runtime it gives what torch gives to {difference:.1g}")
             return
         from texgen.export import export_position_maps, export_webdataset
 
         if form == "prnet":
-            count = export_position_maps(source, out, face_model)
-            click.echo(f"wrote {count} faces to {out}")
+            count = export_position_maps(source, out, face_model, progress)
+            say(f"wrote {count} faces to {out}")
         else:
-            paths = export_webdataset(source, out, face_model, tar_size or 1000)
-            click.echo(f"wrote {len(paths)} tar file(s) to {out}")
+            paths = export_webdataset(source, out, face_model, tar_size or 1000, progress)
+            say(f"wrote {len(paths)} tar file(s) to {out}")

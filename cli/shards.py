@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.errors import one_sentence
+from cli.output import json_option, say, show
 
 SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True, path_type=Path))
 
@@ -16,7 +17,10 @@ SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True,
 @click.option("--rejected", is_flag=True, help="Draw the photos that were left out, with their reasons.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
 @click.option("--face-model", help="Model file for shards of another model than 'open'.")
-def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path | None, face_model: str | None):
+@json_option
+def inspect(
+    shards: Path, samples: tuple[int, ...], rejected: bool, output: Path | None, face_model: str | None, as_json: bool
+):
     """Print a table of statistics of SHARDS; draw samples with -o.
 
     Of attribute maps: crop, overlay, maps, channels and mesh. Of textures: I_o, I_u, I_a, mask, shading, and I_a on
@@ -26,6 +30,8 @@ def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path
     Example: dualface inspect shards --sample 0 --sample 5 -o sheet.png
     """
     from asmgen.sheets import rejected_sheet
+    from asmgen.shards import ShardSet
+    from asmgen.tables import facts
     from texgen.inspect import inspector
 
     if (rejected or samples) and not output:
@@ -34,16 +40,18 @@ def inspect(shards: Path, samples: tuple[int, ...], rejected: bool, output: Path
         raise click.UsageError("choose one of --sample and --rejected")
     with one_sentence():
         statistics, sheet = inspector(shards)
-        click.echo(statistics(shards))
+        show(facts(ShardSet(shards)) if as_json else statistics(shards), as_json)
         if output:
             picture = rejected_sheet(shards) if rejected else sheet(shards, samples or None, face_model=face_model)
             picture.save(output)
-            click.echo(f"wrote {output}")
+            if not as_json:
+                say(f"wrote {output}")
 
 
 @click.command()
 @SHARDS
-def verify(shards: Path):
+@json_option
+def verify(shards: Path, as_json: bool):
     """Reread every byte of SHARDS and check it; exit 1 if anything is wrong.
 
     Names the shards, and the samples in them, that are not as they were written. `dualface build ... --repair` makes
@@ -56,6 +64,6 @@ def verify(shards: Path):
 
     with one_sentence():
         report = verify_shards(shards)
-    click.echo(report)
+    show(report, as_json)
     if report.problems:
         raise SystemExit(1)

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cli.errors import one_sentence
+from cli.output import say
 
 
 @click.group()
@@ -125,7 +127,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int | None, device
     from model.train_geometry import train_geometry
 
     symmetry = settings["shape"] != "single" if symmetry is None else symmetry
-    off = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
+    off: dict[str, Any] = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
     with _training(device, workers) as workers:
         config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
         checkpoint = train_geometry(
@@ -230,7 +232,7 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device:
     from model.train_texture import train_texture
 
     losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
-    off = {name: 0.0 for name, on in losses.items() if not on}
+    off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
     with _training(device, workers) as workers:
         config = TextureConfig(**off, **run_settings(**settings))
         checkpoint = train_texture(
@@ -279,7 +281,7 @@ def fusion(shards: tuple[Path, ...], output: Path, workers: int | None, device: 
     from model.train_fusion import train_fusion
 
     losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
-    off = {name: 0.0 for name, on in losses.items() if not on}
+    off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
     with _training(device, workers) as workers:
         config = FusionConfig(**off, **run_settings(**settings))
         checkpoint = train_fusion(
@@ -315,15 +317,15 @@ def _echo_written(checkpoint: Path):
     from model.distributed import is_first
 
     if is_first():
-        click.echo(f"wrote {checkpoint}")
+        say(f"wrote {checkpoint}")
 
 
 def _echo_record(record: dict):
     """Print one record of the log on a line."""
     if "note" in record:
-        click.echo(record["note"])
+        say(record["note"])
         return
     values = record.get("validation", record)
-    click.echo(f"step {record['step']}{'  validation' * ('validation' in record)}  " + "  ".join(
+    say(f"step {record['step']}{'  validation' * ('validation' in record)}  " + "  ".join(
         f"{key} {value:.4g}" for key, value in values.items() if key != "step"
     ))

@@ -13,7 +13,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from test_cli import commands
+from toy import toy_model
+from toy_asmd import write_toy_asmd
 
+from asmgen.shards import ShardSet
+from bfm.model_file import save_model
 from cli.config_file import read_defaults
 from cli.errors import one_sentence
 from cli.main import COMMANDS, LazyGroup, main
@@ -237,3 +241,50 @@ def test_describing_a_face_model_as_json():
 def test_no_help_has_colours():
     for path in [(name,) for name in COMMANDS] + [path for path, _ in commands(main)]:
         assert "\x1b" not in CliRunner().invoke(main, [*path, "--help"], color=True).output
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """Shards of four toy faces."""
+    return write_toy_asmd(tmp_path_factory.mktemp("shards"), toy_model(), 4)
+
+
+def test_inspecting_as_json(shards):
+    told = json.loads(CliRunner().invoke(main, ["inspect", str(shards), "--json"]).output)
+    found = ShardSet(shards)
+    assert (told["samples"], told["shards"], told["rejected"]) == (4, 1, {})
+    assert told["bytes"] == found.paths[0].stat().st_size
+    assert told["attributes"].keys() == dict(found.attributes).keys() and told["attributes"]["kind"] == "asmd"
+    pose = found.column("pose")
+    assert set(told["numbers"]) >= {"pose", "position"} and "landmarks" not in told["numbers"]
+    for axis, numbers in enumerate(told["numbers"]["pose"]):
+        wanted = {
+            "mean": pose[:, axis].mean(), "std": pose[:, axis].std(), "least": pose[:, axis].min(),
+            "median": np.median(pose[:, axis]), "most": pose[:, axis].max(),
+        }
+        assert {name: numbers[name] for name in wanted} == pytest.approx(wanted)
+    assert told["bytes_a_sample"] == {key: size / 4 for key, size in found.stored_bytes().items()}
+
+
+def test_verifying_as_json(shards, tmp_path):
+    whole = CliRunner().invoke(main, ["verify", str(shards), "--json"])
+    [path] = ShardSet(shards).paths
+    size = path.stat().st_size
+    assert whole.exit_code == 0
+    assert json.loads(whole.output) == {"shards": 1, "samples": 4, "rejected": 0, "bytes": size, "problems": []}
+    damaged = bytearray(path.read_bytes())
+    damaged[size // 2] ^= 1
+    (tmp_path / path.name).write_bytes(damaged)
+    result = CliRunner().invoke(main, ["verify", str(tmp_path), "--json"])
+    problems = json.loads(result.output)["problems"]
+    assert result.exit_code == 1 and problems
+    assert {problem["path"] for problem in problems} == {str(tmp_path / path.name)}
+
+
+def test_less_is_said_with_quiet(tmp_path):
+    save_model(toy_model(), tmp_path / "toy.h5")
+    words = ["face-model", "info", str(tmp_path / "toy.h5"), "--size", "32", "-o"]
+    loud = CliRunner().invoke(main, [*words, str(tmp_path / "loud.png")]).output
+    quiet = CliRunner().invoke(main, ["-q", *words, str(tmp_path / "quiet.png")]).output
+    assert loud == f"{quiet}wrote {tmp_path / 'loud.png'}\n" and quiet.startswith("name")
+    assert (tmp_path / "loud.png").read_bytes() == (tmp_path / "quiet.png").read_bytes()
