@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,17 +29,21 @@ class Answer(NamedTuple):
     body: bytes
 
 
+Route = Callable[..., Answer]
+"""Given the query, texts by name, and the groups of a pattern."""
+
+
 class View(Protocol):
     """What a page is about.
 
     Attributes
     ----------
-    routes : Mapping[str, Callable[..., Answer]]
-        By pattern of the path without its first slash: what answers, given the query (texts by name) and the pattern's
-        groups. ``api/view`` is a JSON whose ``kind`` tells the page what to draw. Called from several threads.
+    routes : dict[str, Route]
+        By pattern of the path without its first slash: what answers, from several threads. ``api/view`` is a JSON whose
+        ``kind`` tells the page what to draw.
     """
 
-    routes: Mapping[str, Callable[..., Answer]]
+    routes: dict[str, Route]
 
 
 def json_answer(value: object) -> Answer:

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from model.viewer.answers import Answer, NotFound, file_answer, json_answer
+from model.viewer.answers import Answer, NotFound, Route, file_answer, json_answer
 
 PARAMETERS = "_parameters.json"
 
@@ -43,7 +43,7 @@ class ReconstructedView:
 
     def __init__(self, folder: Path):
         self._folder, self._faces = folder, find_faces(folder)
-        self.routes = {
+        self.routes: dict[str, Route] = {
             "api/view": self._view, r"api/faces/(\d{1,9})": self._face,
             r"files/(\d{1,9})(_?[a-z]*\.[a-z]{3,4})": self._file,
         }

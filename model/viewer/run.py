@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from model.run_folder import CONFIG_NAME, curve_panels, read_log
-from model.viewer.answers import Answer, NotFound, file_answer, json_answer
+from model.viewer.answers import Answer, NotFound, Route, file_answer, json_answer
 
 
 class RunView:
@@ -26,7 +26,9 @@ class RunView:
 
     def __init__(self, run_dir: Path):
         self._run_dir = run_dir
-        self.routes = {"api/view": self._view, "api/log": self._log, r"files/(samples/[^/]+\.png)": self._sheet}
+        self.routes: dict[str, Route] = {
+            "api/view": self._view, "api/log": self._log, r"files/(samples/[^/]+\.png)": self._sheet,
+        }
 
     def _view(self, query: dict) -> Answer:
         path = self._run_dir / CONFIG_NAME

@@ -69,14 +69,14 @@ class OpenedFace(OpenedCrop):
     def __init__(self, sample: dict, triangles: np.ndarray, size: int, neutral: np.ndarray, full: np.ndarray):
         super().__init__(sample)
         self.triangles, self.size = triangles, size
-        self.neutral, self.offsets = np.float32(neutral), np.float32(full - neutral)
+        self.neutral, self.offsets = neutral.astype(np.float32), (full - neutral).astype(np.float32)
 
     def in_photo(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (V, 2) texture coordinates of the vertices in the crop, v up, and (V,) 1 where it shows them."""
         points = project(self.neutral + self.offsets, self.sample["pose"], self.sample["position"])
         seen = visible_vertices(points, self.triangles, self.size, self.size)
         at = (points[:, :2] + 0.5) / self.size
-        return np.float32(at * [1, -1] + [0, 1]), np.float32(seen)
+        return (at * [1, -1] + [0, 1]).astype(np.float32), seen.astype(np.float32)
 
 
 class OpenedMaps(OpenedFace):

@@ -15,6 +15,7 @@ from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from model.viewer.answers import Answer, NotFound, View
@@ -62,7 +63,7 @@ class ViewServer(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
-    def handle_error(self, request: object, client_address: object):
+    def handle_error(self, request: Any, client_address: Any):
         """Say nothing when the browser goes away before the answer has."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)

@@ -14,14 +14,16 @@ import numpy as np
 
 from asmgen.sheets import evenly
 from model.mesh_files import picture_uv
-from model.viewer.answers import Answer, NotFound, array_answer, json_answer, png_answer
-from model.viewer.samples import OpenedCrop, open_samples
+from model.viewer.answers import Answer, NotFound, Route, array_answer, json_answer, png_answer
+from model.viewer.samples import OpenedCrop, OpenedFace, open_samples
 
 PAGE = 48
 """Samples of a page."""
 
 AVERAGED = 64
 """Samples, evenly spread, whose neutral faces make the average from which identity is scaled."""
+
+_NO_SHAPE = "these shards hold photos and no faces"
 
 
 class ShardsView:
@@ -45,7 +47,7 @@ class ShardsView:
         self._sources = self._samples.shards.column("source") if len(self._samples.shards) else []
         self._lock = Lock()  # HDF5 is read, and what is read last is kept, by one thread at a time
         self._opened, self._mean = lru_cache(4)(self._samples.open), lru_cache(1)(self._mean_face)
-        self.routes = {
+        self.routes: dict[str, Route] = {
             "api/view": self._view, "api/samples": self._page, r"api/samples/(\d{1,9})": self._sample,
             r"api/samples/(\d{1,9})/photo\.jpg": self._photo,
             r"api/samples/(\d{1,9})/([a-z]+)(?:-([xyz]))?\.png": self._picture,
@@ -91,14 +93,16 @@ class ShardsView:
         """Of V vertices: the neutral face, mm; the expression's offsets, mm; where the crop shows them, as texture
         coordinates; and 1 where it does, 0 where another part of the face hides them. All float32.
         """
-        self._need_shape()
         opened = self._open(index)
+        if not isinstance(opened, OpenedFace):
+            raise NotFound(_NO_SHAPE)
         with self._lock:
             return array_answer(opened.neutral, opened.offsets, *opened.in_photo())
 
     def _mesh(self, query: dict) -> Answer:
         """The triangles, (F, 3) uint32, the texture coordinates of the chart, (V, 2), and the average, (V, 3)."""
-        self._need_shape()
+        if not self._samples.has_shape:
+            raise NotFound(_NO_SHAPE)
         constants = self._constants()
         uv = picture_uv(constants["uv"], self._samples.shards.attributes["size"])
         with self._lock:
@@ -120,11 +124,9 @@ class ShardsView:
         with self._lock:
             return self._samples.constants
 
-    def _need_shape(self):
-        if not self._samples.has_shape:
-            raise NotFound("these shards hold photos and no faces")
-
     def _mean_face(self) -> np.ndarray:
         """(V, 3) float32 mm: the average of the neutral faces of some samples."""
         indices = evenly(len(self._samples.shards), AVERAGED)
-        return np.mean([self._samples.open(int(index)).neutral for index in indices], axis=0, dtype=np.float32)
+        opened = (self._samples.open(int(index)) for index in indices)
+        neutrals = [face.neutral for face in opened if isinstance(face, OpenedFace)]
+        return np.asarray(np.mean(neutrals, axis=0), np.float32)

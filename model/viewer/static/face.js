@@ -8,6 +8,7 @@ import { make } from "./page.js";
 
 const CLAY = 0xcdc6bf;
 const BACKGROUND = 0x101214;
+const ROOM = 1.08; // about the average face, for larger ones
 const SLIDERS = [
   { name: "identity", label: "Identity", min: 0, max: 2, title: "0 is the average face, 1 this person" },
   { name: "expression", label: "Expression", min: -1, max: 2, title: "0 is neutral, 1 as in the photo, -1 its opposite" },
@@ -61,7 +62,7 @@ export class FaceView {
     whole.computeBoundingSphere();
     const { center, radius } = whole.boundingSphere;
     this.orbit.target.copy(center);
-    this.camera.position.copy(center).add(new Vector3(0, 0, radius / Math.sin((this.camera.fov * Math.PI) / 360)));
+    this.camera.position.copy(center).add(new Vector3(0, 0, (ROOM * radius) / Math.sin((this.camera.fov * Math.PI) / 360)));
     this.camera.near = radius / 100;
     this.camera.far = radius * 100;
     this.camera.updateProjectionMatrix();
