@@ -37,7 +37,7 @@ from model.trainer import Task, read_log, run_training
 PROJECT = Path(__file__).parents[1]
 FILES = [PROJECT / name for name in (
     "model/trainer.py", "model/checkpoint.py", "model/run_folder.py", "model/unlogged.py", "model/gradients.py",
-    "model/stopping.py", "model/model_card.py", "asmgen/dataset_files.py", "asmgen/folder_lock.py", "asmgen/writing.py",
+    "model/stopping.py", "asmgen/dataset_files.py", "asmgen/folder_lock.py", "asmgen/writing.py",
 )]
 KILLS = {"geometry": 4, "texture": 2, "fusion": 2}
 
