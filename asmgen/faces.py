@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ class FacePlacer:
         """Find albedo coefficients, light, and the light's residual: annotated where they are, else fitted."""
         known = [draft for draft in drafts if not self._refitter and draft.face.albedo_coeffs is not None]
         for draft in drafts:
-            face = draft.face
+            face: Any = draft.face
             if self._refitter:
                 draft.shade(face.albedo_coeffs, face.light, face.light_residual)
             elif face.albedo_coeffs is None:
@@ -152,7 +153,7 @@ class FacePlacer:
         look = self._photometry.look(
             [draft.image for draft in known], *_of_faces(known, "id_coeffs", "exp_coeffs", "pose", "position")
         )
-        for row in np.flatnonzero(~look.enough):
+        for row in np.flatnonzero(~look.enough).tolist():
             with known[row].trying("no light"):
                 look.check(row)
         lit = np.flatnonzero(look.enough)

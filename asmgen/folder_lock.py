@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from pathlib import Path
 
 from asmgen.writing import writing
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 LOCK_FILE = "writer.lock"
 """In the folder while something writes there; tells what does. One that a killed process left holds nobody up."""
@@ -94,7 +95,7 @@ def _take(path: Path) -> int:
 
 def _lock(descriptor: int) -> None:
     """Lock an open file, or raise OSError at once."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         os.lseek(descriptor, 2**30, os.SEEK_SET)  # far behind the text: nobody else can read what is locked
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -114,4 +115,10 @@ def _is_named(descriptor: int, path: Path) -> bool:
 def _let_go_in_children() -> None:
     """Close the locks in processes forked from this one; these would hold them after this one was killed."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: [os.close(_held.pop()) for _ in range(len(_held))])
+        os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    """Close the locks."""
+    while _held:
+        os.close(_held.pop())

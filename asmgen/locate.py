@@ -7,6 +7,7 @@ What places a face is tried in this order: the list or folder of landmarks that 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -66,11 +67,11 @@ class FaceLocator:
         for path in (landmarks, boxes):
             if path and not Path(path).exists():
                 raise FileNotFoundError(f"{path} does not exist; give a list with a row a photo, or a landmark folder")
-        in_folder = landmarks and Path(landmarks).is_dir()
-        self._given = {
-            "landmarks": landmarks and (_Folder(landmarks) if in_folder else _List(landmarks, (10, 136))),
-            "boxes": boxes and _List(boxes, (4,)),
-        }
+        self._given: dict[str, _Folder | _List | None] = dict.fromkeys(("landmarks", "boxes"))
+        if landmarks:
+            self._given["landmarks"] = _Folder(landmarks) if Path(landmarks).is_dir() else _List(landmarks, (10, 136))
+        if boxes:
+            self._given["boxes"] = _List(boxes, (4,))
         self._detector = FaceDetector() if detect and detector_installed() else None
         self._detect = detect
         in_five = any(source and source.width == 10 for source in self._given.values())
@@ -140,13 +141,13 @@ class FaceLocator:
             source, name = named
             return source.numbers(name)
         file = self.beside(path)
-        return file and _read(file)
+        return None if file is None else _read(file)
 
     def _named(self, path: Path) -> tuple[_List | _Folder, str] | None:
         """What was given that has a photo, and under which name."""
         for source in self._given.values():
-            name = source and source.name_of(path)
-            if name:
+            name = source.name_of(path) if source else None
+            if source and name:
                 return source, name
         return None
 
@@ -231,7 +232,7 @@ def _bare(name: str) -> str:
     return name[:name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
-def box_square(box: tuple[float, float, float, float]) -> Square:
+def box_square(box: Sequence[float] | np.ndarray) -> Square:
     """Return the square around a face whose box, left, top, right, bottom, reaches from eyebrows to chin."""
     left, top, right, bottom = box
     if not (right > left and bottom > top):

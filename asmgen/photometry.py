@@ -68,7 +68,7 @@ class Look(NamedTuple):
                 f"got {count}; the face is mostly outside the photo, or badly exposed"
             )
 
-    def take(self, rows: Sequence[int]) -> Look:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Look:
         """Return some of the photos."""
         return Look(*(array[rows] for array in self))
 

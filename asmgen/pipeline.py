@@ -267,11 +267,12 @@ def fill_shards(
             for number, plan in enumerate(plans)
         ]
         for plan, summary in zip(plans, summaries):
-            write_dataset_card(plan.out_dir, plan.settings, plan.attributes, summary)
+            # frozen, and so not of its protocol
+            write_dataset_card(plan.out_dir, plan.settings, plan.attributes, summary)  # type: ignore[arg-type]
     return summaries
 
 
-def _fill(job: Job, tasks: list[tuple[list[SampleEntry], list[Path | None]]], jobs: int, bar: tqdm) -> None:
+def _fill(job: Job, tasks: list[tuple[Sequence[SampleEntry], list[Path | None]]], jobs: int, bar: tqdm) -> None:
     """Give slices of the photos, and where their shards go, to workers."""
     folder, before, photos = job.plans[0].out_dir.absolute(), bar.n, sum(len(part) for part, _ in tasks)
     with writing(folder):

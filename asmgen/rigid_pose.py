@@ -68,5 +68,5 @@ def turn_by(vector: np.ndarray) -> np.ndarray:
         return np.eye(3)
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = min(angle, 0.5)
+    angle = np.minimum(angle, 0.5)
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

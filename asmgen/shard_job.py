@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,14 +24,19 @@ BATCH = 128
 class Placed(Protocol):
     """A photo whose face is placed: the photo, for as long as its batch lasts, and what is stored of both."""
 
-    photo: np.ndarray
-    fields: dict
+    @property
+    def photo(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+
+    @property
+    def fields(self) -> dict:
+        """Name to value."""
 
 
 class Placer(Protocol):
     """Places faces in batches; made once a process."""
 
-    def place_batch(self, entries: Sequence[SampleEntry]) -> list[Placed | SampleError]:
+    def place_batch(self, entries: Sequence[SampleEntry]) -> Sequence[Placed | SampleError]:
         """Read the first photos, at least one: each one's face, or why it gives no sample."""
 
 
@@ -47,7 +52,7 @@ class StrictPlacer:
     def __init__(self, placer: Callable[[], Placer]):
         self._placer = placer()
 
-    def place_batch(self, entries: Sequence[SampleEntry]) -> list[Placed]:
+    def place_batch(self, entries: Sequence[SampleEntry]) -> Sequence[Placed | SampleError]:
         """Read the first photos, at least one; ValueError if one gives no face."""
         placed = self._placer.place_batch(entries)
         for entry, face in zip(entries, placed):
@@ -59,8 +64,8 @@ class StrictPlacer:
 class SampleMaker(Protocol):
     """Makes the samples of one set; read by every worker, so it holds what is computed once."""
 
-    def fill(self, writer: ShardWriter, faces: Sequence[Placed]) -> None:
-        """Add a sample of each face to the shard, or reject it."""
+    def fill(self, writer: ShardWriter, faces: Sequence[Any]) -> None:
+        """Add a sample of each face, as the placer gives them, to the shard, or reject it."""
 
 
 @dataclass(frozen=True, eq=False)

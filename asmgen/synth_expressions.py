@@ -64,7 +64,7 @@ def _write_unit(out_dir, model, person, unit, seed, image_size) -> list[Path]:
     face = random_face(model, rng)
     pair = HELD_OUT_PAIRS[rng.integers(len(HELD_OUT_PAIRS))]
     acts = [ACTS[name] for name in pair] if unit == COMBINED else [STRESS_UNITS[unit]]
-    full = sum(act_coefficients(**movements) for movements in acts)
+    full = np.sum([act_coefficients(**movements) for movements in acts], axis=0)
     paths = []
     for strength in STRENGTHS:
         rng = np.random.default_rng([*_CHANCE, seed, person, UNITS.index(unit), strength])

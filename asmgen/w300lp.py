@@ -250,6 +250,8 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
     sample = read_annotation(entry, read_photo(entry.image_path), model)
     if model is not None:
         at = model.landmarks
+        assert sample.id_coeffs is not None and sample.exp_coeffs is not None  # what a model is given for
+        assert sample.pose is not None and sample.position is not None
         shape = (
             model.mean_shape[at].astype(np.float64)
             + np.tensordot(sample.id_coeffs, model.id_basis[:, at], 1)
@@ -465,7 +467,7 @@ def misplacements(samples: Sequence[FaceSample], projected: np.ndarray) -> dict[
     # of what has no labels NaN, which is no mismatch; the jaw of 2d labels slides
     mismatches = np.median(np.linalg.norm((projected - stacked_labels(samples))[:, 17:], axis=2), axis=1)
     reasons = {}
-    for row in np.flatnonzero(outside | (mismatches > MAX_LANDMARK_MISMATCH * boxes)):
+    for row in np.flatnonzero(outside | (mismatches > MAX_LANDMARK_MISMATCH * boxes)).tolist():
         size = "{}x{}".format(*sizes[row])
         reasons[row] = (
             "face outside the image",

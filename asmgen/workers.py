@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
@@ -145,6 +146,6 @@ def share(value: object, path: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def shared(name: str) -> object:
+def shared(name: str) -> Any:
     """Return a value that was written by `share`; its arrays are mapped, read-only, so all workers use one copy."""
     return joblib.load(name, mmap_mode="r")

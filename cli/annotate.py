@@ -57,6 +57,7 @@ def annotate(
         if position_maps:
             find = PositionMapLandmarks(read_landmark_texels(position_maps))
         else:
+            assert network
             trained = load_landmark_network(network).to(torch_device(device))
             find = LandmarkFinder(trained, landmark_crop_size(network), FaceLocator(boxes=boxes), min_peak)
         bar = progress(run(photos, find, out, kind), total=len(photos), unit="photo")

@@ -16,7 +16,7 @@ def one_sentence(*others: type[Exception]) -> Iterator[None]:
         yield
     except BrokenPipeError:  # the reader of our output has gone; click ends quietly
         raise
-    except (OSError, ValueError, *others) as error:
+    except (OSError, ValueError, *others) as error:  # type: ignore[misc]  # mypy knows no star here
         if is_verbose():
             traceback.print_exc()
         raise click.ClickException(str(error)) from error

@@ -149,7 +149,11 @@ def silhouette(
         if masks and masks.resolve().is_relative_to(photos.resolve()):
             found = [photo for photo in found if not photo.path.resolve().is_relative_to(masks.resolve())]
         locator = PhotoLocator(found, boxes, () if landmarks is None else (landmarks,), whole)
-        marked = load_parsing_network(parsing) if parsing else MaskFolder(masks)
+        if masks:
+            marked = MaskFolder(masks)
+        else:
+            assert parsing
+            marked = load_parsing_network(parsing)
         faces = load_dual_stream(checkpoint, model=load_model(face_model), device=device)
         table, failed = evaluate_silhouette(
             found, locator, faces, marked, output, lambda photos: progress(photos, unit="photo")

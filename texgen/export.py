@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -46,7 +47,7 @@ def dense_samples(shards: ShardSet, face_model: str | MorphableModel | None = No
     if not _lacks_maps(shards):
         yield from (shards[index] for index in range(len(shards)))
         return
-    reader = (AsmdReader if kind == asmd.KIND else FtdReader)(shards.paths, given_model(face_model))
+    reader: Any = (AsmdReader if kind == asmd.KIND else FtdReader)(shards.paths, given_model(face_model))
     for index in range(len(shards)):
         sample = shards[index]
         if kind == asmd.KIND:
@@ -145,7 +146,8 @@ def _lacks_maps(shards: ShardSet) -> bool:
 def _describe(shards: ShardSet, out_dir: Path, form: str, more: dict) -> None:
     """Write what the files are, and the arrays that all samples share."""
     file = io.BytesIO()
-    np.savez_compressed(file, **shards.constants)
+    constants: dict[str, Any] = shards.constants
+    np.savez_compressed(file, **constants)
     write_whole(out_dir / CONSTANTS, file.getvalue())
     described = {"format": form, "samples": len(shards), "attributes": dict(shards.attributes), **more}
     write_whole(out_dir / DESCRIPTION, json_bytes(described))

@@ -86,13 +86,13 @@ class RaggedColumn:
     as_differences = False
 
     def __init__(self, group: h5py.Group, key: str, text: bool):
-        self._group, self._text = group.create_group(key), text
+        self._group = group.create_group(key)
         set_attribute(self._group, "type", "text" if text else "bytes")
         self._offsets, self._left = [0], bytearray()
 
     def append(self, value: bytes | str) -> None:
         """Take the next value, and write what fills chunks."""
-        blob = value.encode() if self._text else value
+        blob = value.encode() if isinstance(value, str) else value
         self._offsets.append(self._offsets[-1] + len(blob))
         self._left += blob
         if len(self._left) >= _BUFFER:

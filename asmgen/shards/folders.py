@@ -53,7 +53,7 @@ def find_shards(source: str | Path | Sequence) -> list[Path]:
     paths = [path for path, match in names.items() if match]
     if not paths:
         raise FileNotFoundError(f"{folder} holds no shards (shard-00000-of-00001.h5, ...); build some into it")
-    counts = {int(names[path][2]) for path in paths}
+    counts = {int(match[2]) for match in names.values() if match}
     if len(counts) > 1:
         raise ValueError(f"{folder} mixes shards of sets of {sorted(counts)} shards; keep one set in a folder")
     for index in range(*counts):

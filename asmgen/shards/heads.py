@@ -60,7 +60,9 @@ class Head:
 def first_difference(ours: dict, theirs: dict) -> str | None:
     """The first attribute in which two shards differ."""
     for key in sorted(ours.keys() | theirs.keys()):
-        a, b = ours.get(key), theirs.get(key)
+        if key not in ours or key not in theirs:
+            return key
+        a, b = ours[key], theirs[key]
         if type(a) is not type(b) or not np.array_equal(a, b):
             return key
     return None

@@ -47,7 +47,7 @@ def inflated(stream: bytes, shape: tuple[int, ...], dtype: np.dtype, deflated: b
         unpacking = isal_zlib.decompressobj()
         try:
             stream = unpacking.decompress(stream, values.nbytes + 1)
-        except isal_zlib.error as error:
+        except isal_zlib.error as error:  # type: ignore[misc]  # isal's types take it for a function
             raise OSError(f"a chunk cannot be unpacked: {error}") from error
         if not unpacking.eof:
             raise OSError(f"a chunk does not unpack to its {values.nbytes} bytes")

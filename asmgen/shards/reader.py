@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -108,7 +109,7 @@ class ShardSet:
         shard, row = self._locate(index)
         return self.paths[shard], row
 
-    def column(self, key: str) -> np.ndarray | list:
+    def column(self, key: str) -> Any:
         """Return one field of every sample: an (N, ...) array, or a list of bytes or texts."""
         parts = []
         for shard in np.flatnonzero(np.diff(self._starts)):
@@ -153,7 +154,7 @@ class ShardSet:
         values = []
         for path in self.paths:
             with open_shard(path) as file, reading(path):
-                columns = columns_of(file, "rejected")
+                columns: dict[str, Any] = columns_of(file, "rejected")
                 if missing is not None and key not in columns:
                     values += [missing] * len(columns["source"])
                 else:

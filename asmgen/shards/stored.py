@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -24,7 +25,7 @@ class Ragged:
     """One ragged column of an open file."""
 
     def __init__(self, group: h5py.Group):
-        arrays = [checked_array(member(group, key)) for key in ("bytes", "offsets")]
+        arrays: list[Any] = [checked_array(member(group, key)) for key in ("bytes", "offsets")]
         if [getattr(array, "dtype", None) for array in arrays] != [np.uint8, np.int64] or arrays[1].ndim != 1:
             raise OSError(f"{group.name} does not hold bytes and their offsets")
         self._bytes, offsets = arrays[0], arrays[1][:]
@@ -93,7 +94,7 @@ class Deflated:
         return undo_differences(values) if self._as_differences else values
 
 
-Column = h5py.Dataset | Deflated | Ragged
+Column: TypeAlias = "h5py.Dataset | Deflated | Ragged"
 
 
 def checked_array(dataset: h5py.Dataset) -> h5py.Dataset | Deflated:
@@ -125,7 +126,8 @@ def checked_array(dataset: h5py.Dataset) -> h5py.Dataset | Deflated:
 
 def arrays_of(group: h5py.Group) -> dict[str, np.ndarray]:
     """Return the arrays of an open group, read, by name."""
-    return {key: checked_array(item)[() if item.ndim == 0 else slice(None)] for key, item in items(group)}
+    arrays = ((key, checked_array(item)) for key, item in items(group))
+    return {key: array[:] if isinstance(array, Deflated) or array.ndim else array[()] for key, array in arrays}
 
 
 def columns_of(file: h5py.File, key: str, count: int | None = None) -> dict[str, Column]:

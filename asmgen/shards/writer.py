@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
@@ -110,7 +111,7 @@ class ShardWriter:
         self._streamed: dict[str, ArrayColumn | RaggedColumn] = {}
         self._gathered: dict[str, bytearray] = {}
         self._rejected: list[tuple[str, str, bytes]] = []
-        self._file: h5py.File | None = None
+        self._file: Any = None  # the h5py.File, within the context
         self._syncing = 0  # bytes
 
     def __enter__(self) -> ShardWriter:
@@ -195,7 +196,7 @@ class ShardWriter:
         for key, value in sorted(self._constants.items()):
             write_array(group, key, np.asarray(value), compress=True)
         group = self._file.create_group("rejected")
-        sources, reasons, previews = ([row[place] for row in self._rejected] for place in range(3))
+        sources, reasons, previews = zip(*self._rejected) if self._rejected else ((), (), ())
         write_ragged(group, "source", sources, text=True)
         write_ragged(group, "reason", reasons, text=True)
         if any(previews):
