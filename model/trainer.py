@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -22,7 +23,7 @@ from asmgen.folder_lock import locked
 from model.checkpoint import CHECKPOINT_NAME, FAILURE_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
 from model.data import FaceDataset, batch_indices, split_identities, validation_batches
-from model.distributed import check_batch_size, is_first, synchronise_
+from model.distributed import check_batch_size, is_first, process_count, synchronise_
 from model.gradients import GradientWatch
 from model.loader import training_loader
 from model.model_card import write_model_card
@@ -77,6 +78,7 @@ class Task(ABC):
     networks: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]
     metadata: dict
+    config: Any  # each stage knows its own kind
 
     def __init__(self, dataset: FaceDataset, config: RunConfig, device: torch.device, workers: int = 0):
         self.dataset, self.config, self.device, self.workers = dataset, config, device, workers
@@ -165,9 +167,16 @@ def run_training(
     ------
     FloatingPointError
         If a step is not finite (`save_failure`), or leads nowhere (`Task.check`).
+    ValueError
+        If several processes are to compile, or cannot share a batch.
     """
     run_dir = Path(run_dir)
     check_batch_size(config.batch_size)
+    if config.compiled and process_count() > 1:
+        raise ValueError(
+            f"compiled training is for one process, got {process_count()}: on two GPUs its losses were not those of "
+            "one; leave --compile out"
+        )
     if is_first():
         run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir) if is_first() else nullcontext():

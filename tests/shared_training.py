@@ -114,10 +114,13 @@ def main(folder: Path):
         synchronise_([network], [])
         (folder / f"start-{rank}").write_text(repr(network.weight.tolist()))
         dataset = FaceDataset(folder / "asmd", LANDMARK_SAMPLES)
-        try:
-            train_landmarks(folder / "asmd", folder / "odd", replace(LANDMARKS, batch_size=3), "cpu")
-        except ValueError as error:
-            (folder / f"refused-{rank}").write_text(str(error))
+        for name, config in (
+            ("odd", replace(LANDMARKS, batch_size=3)), ("compiled", replace(LANDMARKS, compiled=True))
+        ):
+            try:
+                train_landmarks(folder / "asmd", folder / name, config, "cpu")
+            except ValueError as error:
+                (folder / f"refused-{name}-{rank}").write_text(str(error))
         try:
             run_training(Spoiled(dataset, LANDMARKS, torch.device("cpu")), folder / "spoiled", LANDMARKS)
         except FloatingPointError as error:

@@ -128,9 +128,16 @@ def test_networks_start_as_the_first_one_does(runs):
 
 def test_batches_that_cannot_be_shared_are_refused(runs):
     for rank in range(2):
-        said = (runs[0] / f"refused-{rank}").read_text()
+        said = (runs[0] / f"refused-odd-{rank}").read_text()
         assert said == "the batch size must be a multiple of the 2 processes that share each batch, got 3"
     assert not (runs[0] / "odd").exists()
+
+
+def test_several_processes_do_not_compile(runs):
+    for rank in range(2):
+        said = (runs[0] / f"refused-compiled-{rank}").read_text()
+        assert said.startswith("compiled training is for one process, got 2: ")
+    assert not (runs[0] / "compiled").exists()
 
 
 def test_a_number_that_is_not_finite_in_one_ends_all(runs):
