@@ -136,6 +136,7 @@ def test_at_the_average_all_samples_look_alike(browser, asmd):
         page.press("shaded")
         page.slide("expression", 0)
         neutral, average = page.slide("identity", 1), page.slide("identity", 0)
+        assert changed(average, average[9, 9]) > 0.2  # a face, before the background
         page.run("dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight' }))")
         page.ready(1)
         np.testing.assert_array_equal(page.picture(), average)

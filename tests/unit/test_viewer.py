@@ -5,6 +5,7 @@ import io
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from urllib.parse import quote
 
 import numpy as np
@@ -23,6 +24,7 @@ from bfm.pose import project
 from bfm.render import visible_vertices
 from model.mesh_files import picture_uv
 from model.viewer import open_view
+from model.viewer.samples import AsmdSamples
 from model.viewer.server import page_files
 from texgen.ftd import FtdReader
 
@@ -185,6 +187,22 @@ def test_threads_get_what_one_gets(asmd):
         assert list(pool.map(lambda path: good(server, path), 3 * paths)) == 3 * alone
 
 
+def test_one_thread_reads_at_a_time(asmd, monkeypatch):
+    reading, most, read = [], [], AsmdSamples.open
+
+    def slow(samples, index):
+        reading.append(index)
+        most.append(len(reading))
+        Event().wait(0.02)
+        reading.pop()
+        return read(samples, index)
+
+    monkeypatch.setattr(AsmdSamples, "open", slow)
+    with served(open_view(asmd[1].shards.paths[0].parent)) as server, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda index: good(server, f"/api/samples/{index}"), range(4)))
+    assert most == [1] * 4
+
+
 def test_crops_alone_have_a_photo_and_no_face(tmp_path):
     image = encode_image(np.full((SIZE, SIZE, 3), 90, np.uint8))
     sample = {"image": image, "source": "A/1", "placed_by": "box", "crop_transform": np.zeros((2, 3), np.float32),
@@ -239,7 +257,8 @@ def test_reconstructed_faces_and_their_files(out):
     assert as_json(server, "/api/faces/1")["meshes"] == [".obj"]
     for ending in (".glb", "_neutral.glb", "_overlay.png"):
         assert good(server, f"/files/0{ending}") == path.joinpath(f"a b/face#1{ending}").read_bytes()
-    assert ask(server, "/api/faces/2")[0] == ask(server, "/files/1.glb")[0] == ask(server, "/files/0.mtl")[0] == 404
+    for missing in ("api/faces/2", "files/1.glb", "files/1_albedo.png"):
+        assert ask(server, f"/{missing}")[0] == 404
 
 
 def test_nothing_else_of_a_folder_is_sent(run, out):
