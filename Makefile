@@ -41,6 +41,7 @@ demo: setup ## render faces, build shards, train small networks, fuse them, reco
 
 lint: setup ## flake8 with pydoclint, and the types (mypy)
 	$(BIN)/flake8
+	$(BIN)/mypy
 
 test: lint ## lint and every test that needs neither a GPU nor minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
+
+_Config = TypeVar("_Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class RunConfig(ABC):
     channels_last: bool = True
     compiled: bool = False
 
-    free = ("log_every", "validate_every", "checkpoint_every")
+    free: ClassVar[tuple[str, ...]] = ("log_every", "validate_every", "checkpoint_every")
     """Fields that may differ when a run is resumed."""
 
     @property
@@ -98,7 +101,7 @@ class RunConfig(ABC):
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, saved: dict) -> RunConfig:
+    def from_dict(cls: type[_Config], saved: dict) -> _Config:
         """Return the config that `to_dict` was called on.
 
         Parameters
@@ -141,7 +144,7 @@ def _difference(kind: type, saved: dict) -> list[str]:
     )
 
 
-_TYPES = {
+_TYPES: dict[Any, Any] = {
     "int": int, "float": (int, float, type(None)), "bool": bool, "str": str, "Augmentation": dict,
 }
 """Of values in a saved config; None stands for infinity."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,13 +31,15 @@ from texgen import ftd
 LABELS = ("albedo_coeffs", "light", "pose", "position", "landmarks")
 """Fields of a sample that hold the parameters of its face."""
 
-MAP_FIELDS = {"dense": ("identity_map", "expression_map"), "params": ("id_coeffs", "exp_coeffs")}
+MAP_FIELDS: dict[str, tuple[str, ...]] = {
+    "dense": ("identity_map", "expression_map"), "params": ("id_coeffs", "exp_coeffs"),
+}
 """Fields that hold its attribute maps, or what they are made of, by encoding."""
 
 IMAGE_FIELDS = ("image", "albedo_map")
 """Fields that are stored as JPEG."""
 
-_ALBEDO_FIELDS = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
+_ALBEDO_FIELDS: dict[str, tuple[str, ...]] = {"dense": ("linear_albedo_map",), "params": ("albedo_coeffs",)}
 _VERSIONS = {
     asmd.KIND: asmd.SCHEMA_VERSION, ftd.KIND: ftd.SCHEMA_VERSION, face_crops.KIND: face_crops.SCHEMA_VERSION,
 }
@@ -173,7 +175,7 @@ class FaceDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {key: values[0] for key, values in self.batch([index]).items()}
 
-    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, indices: Iterable[int]) -> dict[str, torch.Tensor]:
         """Return samples, collated: (B, ...) each field, images (B, 3, S, S) uint8 with the channels last in memory."""
         return PackedBatch.of([self.sample(index) for index in indices], IMAGE_FIELDS).fields()
 
@@ -298,7 +300,9 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) >> 1)
 
 
-def validation_batches(dataset: FaceDataset, indices: np.ndarray, batch_size: int) -> Iterator[dict]:
+def validation_batches(
+    dataset: FaceDataset, indices: Sequence[int] | np.ndarray, batch_size: int
+) -> Iterator[dict]:
     """Yield each of the samples `indices` once, in order, collated; decoded in this process."""
     for place in range(0, len(indices), batch_size):
         yield dataset.batch(indices[place:place + batch_size])

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -97,8 +97,9 @@ def own_part(batch: Batch) -> Batch:
     """
     if not dist.is_initialized():
         return batch
-    count = len(batch) // dist.get_world_size()
-    return batch[dist.get_rank() * count:(dist.get_rank() + 1) * count]
+    samples: Any = batch
+    count = len(samples) // dist.get_world_size()
+    return samples[dist.get_rank() * count:(dist.get_rank() + 1) * count]
 
 
 def average(tensor: torch.Tensor) -> torch.Tensor:

@@ -175,10 +175,8 @@ def load_dual_stream(
         if texture is not None:
             raise ValueError(f"{checkpoint} is a fusion run, which holds a texture stream; leave out the texture run")
         metadata["fusion_config"] = state["config"]
-        geometry, style = (
-            kind.from_dict(metadata[key])
-            for kind, key in ((GeometryConfig, "geometry_config"), (TextureConfig, "texture_config"))
-        )
+        geometry = GeometryConfig.from_dict(metadata["geometry_config"])
+        style = TextureConfig.from_dict(metadata["texture_config"])
         networks = load_networks(
             state, lambda: {"geometry": geometry_stream(geometry, metadata), **texture_networks(style, metadata)}
         )

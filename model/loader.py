@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ def _begin(worker: int):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _started(loader: DataLoader) -> tuple[Iterator[PackedBatch | _Damaged], list[multiprocessing.Process]]:
+def _started(loader: DataLoader) -> tuple[Iterator[PackedBatch | _Damaged], list[BaseProcess]]:
     """Return the batches of a loader, and its processes.
 
     PyTorch would raise the loss of one wherever the trainer is then; without its handler it does where a batch is
@@ -157,7 +158,7 @@ def _started(loader: DataLoader) -> tuple[Iterator[PackedBatch | _Damaged], list
     return batches, [process for process in multiprocessing.active_children() if process not in others]
 
 
-def _loss(dataset: FaceDataset, progress: torch.Tensor, process: multiprocessing.Process) -> str:
+def _loss(dataset: FaceDataset, progress: torch.Tensor, process: BaseProcess) -> str:
     """Say which process was lost, how, and at which sample."""
     at = dict(progress.tolist()).get(process.pid, -1)
     how = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else f"ended with {process.exitcode}"

@@ -166,9 +166,9 @@ def write_glb(path: Path, mesh: TexturedMesh, unlit: bool = False) -> Path:
 
     With `unlit` viewers show the texture as it is (``KHR_materials_unlit``): for one that has the light in it.
     """
-    parts = {  # glTF's v points down
+    parts: dict[str, np.ndarray] = {  # glTF's v points down
         "POSITION": mesh.vertices / np.float32(1000), "NORMAL": mesh.normals.astype(np.float32),
-        "TEXCOORD_0": mesh.template.uv * np.float32([1, -1]) + np.float32([0, 1]),
+        "TEXCOORD_0": mesh.template.uv * np.array([1, -1], np.float32) + np.array([0, 1], np.float32),
         "indices": mesh.template.triangles.ravel().astype("<u2" if len(mesh.vertices) < 2**16 else "<u4"),
     }
     blocks = [*(np.ascontiguousarray(values).tobytes() for values in parts.values()), mesh.png]

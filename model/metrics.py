@@ -6,6 +6,7 @@ Dimension key: B batch, V vertices.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,8 @@ def geometry_errors(
         square of the albedo coefficients' error in standard deviations (``albedo_stddevs``), if there are any.
     """
     size = truth.image.shape[-1]
+    identity: Any
+    expression: Any
     identity, expression = (
         maps.sample(found - true) * maps.scale
         for found, true in (
@@ -56,7 +59,7 @@ def geometry_errors(
     )
     shape = maps.vertices(predicted.identity_map + predicted.expression_map)[:, landmarks]
     position = denormalise_position(predicted.parameters.position, size)
-    projected = project(shape, predicted.parameters.pose, position, camera_distance)[..., :2]
+    projected: Any = project(shape, predicted.parameters.pose, position, camera_distance)[..., :2]
     errors = {
         "identity_mm": identity.norm(dim=-1).mean(-1),
         "expression_mm": expression.norm(dim=-1).mean(-1),

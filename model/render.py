@@ -12,7 +12,7 @@ Colours are RGB in [0, 1] as encoded in the photo, places pixels with centres at
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -161,7 +161,7 @@ class FaceRenderer(nn.Module):
             In the precision of the inputs, also under autocast.
         """
         with full_precision(vertices):
-            points = project_homogeneous(vertices, pose, position, self.camera_distance)
+            points: Any = project_homogeneous(vertices, pose, position, self.camera_distance)
             triangle_ids = nearest_triangles(points.detach(), self.triangles, size, size)
             covered = covered_pixels(triangle_ids, self.triangles)
             weights, front = weights_at(points, covered)

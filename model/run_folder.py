@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -46,7 +47,8 @@ class RunLog:
     """
 
     def __init__(self, path: Path):
-        self._path, self._file = path, None
+        self._path = path
+        self._file: Any = None  # open within the context
 
     def __enter__(self) -> RunLog:
         self._file = open(self._path, "ab", buffering=0)

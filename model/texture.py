@@ -162,9 +162,8 @@ class TextureStream(nn.Module):
         regions = None
         if self.stylisation == "srsm":
             regions = self.shared_regions(content, style, photo, heatmaps)
-            features = region_stylise(
-                content, regions, *self.modulation(style, regions, self.whole_map), self.whole_map
-            )
+            scale, shift = self.modulation(style, regions, self.whole_map)
+            features = region_stylise(content, regions, scale, shift, self.whole_map)
         elif self.stylisation == "adain":
             features = adaptive_instance_norm(content, style)
         else:

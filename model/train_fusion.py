@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -287,7 +288,8 @@ class FusionTask(Task):
         ``..._spread_mm`` is by how much the faces of the batch differ, ``..._spread_percent`` that in percent of the
         start's, and ``from_start_mm`` how far its points have moved since.
         """
-        found, moved = {}, 0
+        found = {}
+        moved: Any = 0
         for key in ("identity", "expression"):
             ours, theirs = (self.points(getattr(maps, f"{key}_map")) for maps in (face, begun))
             found[f"{key}_spread_mm"] = spread(ours)

@@ -161,9 +161,9 @@ class GeometryTask(Task):
             load_vgg(self.network.encoder, Path(config.encoder_weights))
         self.network.to(device, memory_format=self.memory_format)
         self.networks, self.optimisers = {"geometry": self.network}, {"adam": self.adam(self.network)}
-        self.forward, self.predict_parameters, self.map_losses = map(
-            self.compiled, (self.network, self.network.predict_parameters, self.map_losses)
-        )
+        self.forward = self.compiled(self.network)
+        self.predict_parameters = self.compiled(self.network.predict_parameters)
+        self.map_losses = self.compiled(self.map_losses)  # type: ignore[method-assign]
 
     def step(self, raw: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Update the stream once, on Eq. (4) in the first phase and Eq. (8) in the second."""

@@ -5,7 +5,7 @@ Dimension key: N photos, P groups of a unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def unit_groups(photos: ExpressionPhotos) -> dict[str, dict[str, np.ndarray]]:
     return {unit: {name: group for name, group in found.items() if len(group)} for unit, found in groups.items()}
 
 
-def group_mean(photos: ExpressionPhotos, name: str, values: np.ndarray, group: Sequence[int]) -> float | None:
+def group_mean(photos: ExpressionPhotos, name: str, values: np.ndarray, group: Iterable[int]) -> float | None:
     """Return a measure over a group of photos: the mean, or the pooled slope, of those that have it; None of none.
 
     Parameters
@@ -69,7 +69,7 @@ def group_mean(photos: ExpressionPhotos, name: str, values: np.ndarray, group: S
         Of the measure.
     values : np.ndarray
         (N,) as `ExpressionPhotos.measure` returns it.
-    group : Sequence[int]
+    group : Iterable[int]
         Indices of the group.
 
     Returns

@@ -54,7 +54,8 @@ ALL = "all"
 _CHUNK = 32
 _STRESS = re.compile(rf"(?:.*/)?({'|'.join(UNITS)})_(\d{{6}})_(\d{{3}})")
 
-Predictor = Callable[[Sequence[int]], Iterable[PredictedFace]]
+Indices = Sequence[int] | np.ndarray
+Predictor = Callable[[Indices], Iterable[PredictedFace]]
 """Indices of photos to the faces in them, in order, placed in the photo."""
 
 
@@ -122,7 +123,7 @@ class ExpressionPhotos:
         size = faces.metadata["size"]
         whole = (0, 0, size)
 
-        def predict(indices: Sequence[int]) -> Iterator[PredictedFace]:
+        def predict(indices: Indices) -> Iterator[PredictedFace]:
             crops = self._crops(size)
             found = predict_faces(faces, ((crops[index], whole) for index in indices), batch_size)
             for index, face in zip(indices, found):
@@ -132,7 +133,7 @@ class ExpressionPhotos:
 
         return predict
 
-    def ignoring(self, indices: Sequence[int]) -> Iterator[PredictedFace]:
+    def ignoring(self, indices: Indices) -> Iterator[PredictedFace]:
         """Yield the true faces without their expressions: the baseline; where they are in the photo is left open."""
         for index in indices:
             neutral, offset = self.truth(index)
@@ -165,14 +166,14 @@ class ExpressionPhotos:
         return {name: np.array([rows[index].get(name, np.nan) for index in range(len(rows))]) for name in MEASURES}
 
     def _measured(
-        self, indices: Sequence[int], predict: Predictor, rest: dict
+        self, indices: Indices, predict: Predictor, rest: dict
     ) -> Iterator[tuple[int, PredictedFace, dict]]:
         """Each photo with its prediction and errors; numpy works on several at once."""
         pairs = zip(indices, predict(indices))
         with ThreadPoolExecutor() as pool:
             while chunk := list(islice(pairs, _CHUNK)):
                 yield from ((*pair, errors) for pair, errors in zip(
-                    chunk, pool.map(lambda pair: self._errors(*pair, rest), chunk)
+                    chunk, pool.map(lambda pair: self._errors(pair[0], pair[1], rest), chunk)
                 ))
 
     def _errors(self, index: int, face: PredictedFace, rest: dict) -> dict[str, float]:

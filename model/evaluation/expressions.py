@@ -7,7 +7,7 @@ what a network reaches at best that ignores them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def evaluate_expressions(
 
 def expression_tables(photos: ExpressionPhotos, errors: Errors) -> dict[str, str]:
     """Return heading to markdown: all photos, then each measure by magnitude, then by unit and strength."""
-    def cells(name: str, group: Sequence[int]) -> list[str | None]:
+    def cells(name: str, group: Iterable[int]) -> list[str | None]:
         means = (group_mean(photos, name, values[name], group) for values in errors.values())
         return [None if mean is None else f"{mean:.3f}" for mean in means]
 
@@ -127,7 +127,7 @@ def notes(photos: ExpressionPhotos) -> list[str]:
 
 def expression_results(photos: ExpressionPhotos, errors: Errors, runs: dict[str, dict]) -> dict:
     """Return everything measured, for ``results.json``."""
-    def means(group: Sequence[int]) -> dict[str, dict[str, float | None]]:
+    def means(group: Iterable[int]) -> dict[str, dict[str, float | None]]:
         return {
             label: {name: group_mean(photos, name, values[name], group) for name in MEASURES}
             for label, values in errors.items()

@@ -45,7 +45,7 @@ class FaceMask:
 
     def box(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the greatest x, y of the face, (2,) each, pixels of the photo."""
-        rows, columns = self.inside.any(1).nonzero()[0], self.inside.any(0).nonzero()[0]
+        rows, columns = np.flatnonzero(self.inside.any(1)), np.flatnonzero(self.inside.any(0))
         corners = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float64)
         low, high = (corners - self.transform[:, 2]) / self.transform[[0, 1], [0, 1]]
         return low, high
@@ -159,7 +159,7 @@ def _read(path: Path) -> np.ndarray:
             pixels = np.asarray(image if image.mode in ("1", "P", "L", "I", "I;16") else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} must be a picture, but cannot be read ({error})") from error
-    return pixels.reshape(*pixels.shape[:2], -1).any(-1)
+    return np.any(pixels.reshape(*pixels.shape[:2], -1), -1)
 
 
 def parsed_mask(parsing: FaceParsing, photo: np.ndarray, square: Square) -> FaceMask:

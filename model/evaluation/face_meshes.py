@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,8 @@ class Photographed:
         """
         skipped = {}
         predicted = predict_faces(self.faces, self._placed(frames, skipped), self.batch_size)
-        total, count = 0, 0
+        total: Any = 0
+        count = 0
         for face in predicted:
             total, count = total + (face.neutral if face.decoupled else face.shape), count + 1
         if not count:

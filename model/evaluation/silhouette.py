@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -212,17 +213,21 @@ def evaluate_silhouette(
         If all failed.
     """
     parsed = isinstance(masks, FaceParsing)
-    if parsed:
+    if isinstance(masks, FaceParsing):
         masks = masks.to(faces.renderer.centre.device)
 
     def measure(photo: Photo) -> tuple[Silhouette, Placement]:
         image = read_photo(photo.path)
         placement = locator.place(photo.path, image)
-        mask = parsed_mask(masks, image, placement.square) if parsed else masks.mask(photo, image.shape[1::-1])
+        if isinstance(masks, FaceParsing):
+            mask = parsed_mask(masks, image, placement.square)
+        else:
+            mask = masks.mask(photo, image.shape[1::-1])
         face, = predict_faces(faces, [(image, placement.square)])
         return silhouette(face, faces.model, image, mask, placement.landmarks), placement
 
-    measured, failed = {}, {}
+    measured: dict[Photo, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     for photo in progress(photos):
         try:
             found, placement = measure(photo)

@@ -107,8 +107,8 @@ def evaluate_texture(
                 f"{(run.metadata['size'], run.metadata['chart'])}; evaluate it by itself, on shards built like its own"
             )
     indices, note = _chosen(dataset, trainings, every)
-    methods = TextureMethods(runs, parsing and load_parsing_network(parsing))
-    f_id = identity and load_identity_network(identity).to(methods.device)
+    methods = TextureMethods(runs, load_parsing_network(parsing) if parsing else None)
+    f_id = load_identity_network(identity).to(methods.device) if identity else None
     samples = samples_with_truth(dataset, next(iter(runs.values())).metadata)[0]
     measured = {}
     for some, raw in _batches(samples, indices, batch_size):
@@ -156,7 +156,8 @@ def _load(
     checkpoints: dict[str, Path], texture: Path | None, face_model: MorphableModel, device: str | None
 ) -> tuple[dict[str, TrainedFaces], dict[str, Training]]:
     """The runs by label, and their trainings, and that of the texture run, by what these are called."""
-    runs, trainings, used = {}, {}, False
+    runs, used = {}, False
+    trainings: dict[str, Training] = {}
     for label, path in checkpoints.items():
         state = load_checkpoint(path, "fusion", "geometry")
         of_geometry = state["kind"] == "geometry"

@@ -128,7 +128,9 @@ def geometry_figure(
     return picture_sheet(["photo", *(part for label in ("truth", *labels) for part in (label, "front", "mouth"))], rows)
 
 
-def expression_sizes(dataset: FaceDataset, maps: AttributeMaps, samples: Sequence[int]) -> dict[int, float]:
+def expression_sizes(
+    dataset: FaceDataset, maps: AttributeMaps, samples: Sequence[int] | np.ndarray
+) -> dict[int, float]:
     """Return by how much the true expression moves a vertex on average, mm, by sample; photos are not decoded."""
     encoding, sizes = dataset.attributes["encoding"], {}
     kept = FaceDataset([build.paths for build in dataset.builds], replace(GEOMETRY, fields=()))
@@ -163,7 +165,7 @@ def _load(checkpoint: Path, face_model: MorphableModel, device: str | None, data
     return run
 
 
-def _held_out(dataset: FaceDataset, run: TrainedFaces) -> Sequence[int]:
+def _held_out(dataset: FaceDataset, run: TrainedFaces) -> Sequence[int] | np.ndarray:
     """The samples that a run held out of these, or all."""
     if run.metadata["kind"] == "fusion":
         config = FusionConfig.from_dict(run.metadata["fusion_config"])
@@ -180,7 +182,8 @@ def _shapes(run: TrainedFaces, batch: GeometryBatch) -> Shapes:
     vertices = run.renderer.vertices(predicted.identity_map + predicted.expression_map)
     position = denormalise_position(predicted.parameters.position, batch.image.shape[-1])
     parts = (vertices, predicted.parameters.pose, position)
-    return Shapes(*(part.cpu().numpy() for part in parts), run.renderer)
+    vertices, pose, position = (part.cpu().numpy() for part in parts)
+    return Shapes(vertices, pose, position, run.renderer)
 
 
 def _pictures(
@@ -210,7 +213,8 @@ def _pictures(
 def _mouth_square(landmarks: np.ndarray) -> Square:
     """The square about the (20, 2) landmarks of a mouth, crop pixels."""
     low, high = landmarks.min(0), landmarks.max(0)
-    return square_about(*((low + high) / 2 + 0.5), _MOUTH_MARGIN * (high - low).max())
+    x, y = (low + high) / 2 + 0.5
+    return square_about(x, y, _MOUTH_MARGIN * (high - low).max())
 
 
 def _tile(photo: Image.Image) -> Image.Image:

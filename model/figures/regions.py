@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib import color_sequences, colormaps
+from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull
 
@@ -29,7 +30,7 @@ REGIONS = (1, 4, 7, 9, 11, 15)
 FACE_MARGIN = 0.5
 """By which the sides of the landmarks' convex hull move out to be the face in Fig. 14, mid-level feature cells."""
 
-_COLOURS = tuple(tuple(int(255 * part) for part in colour) for colour in colormaps["tab10"].colors)
+_COLOURS = tuple(tuple(int(255 * part) for part in to_rgb(colour)) for colour in color_sequences["tab10"])
 
 
 def regions_figure(
@@ -187,8 +188,9 @@ def _circled(picture: Image.Image, peaks: dict[int, np.ndarray]) -> Image.Image:
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
     for place, peak in peaks.items():
-        draw.ellipse(_disc(*peak * picture.size, 10), outline="black", width=5)
-        draw.ellipse(_disc(*peak * picture.size, 9), outline=_COLOURS[place % len(_COLOURS)], width=3)
+        x, y = peak * picture.size
+        draw.ellipse(_disc(x, y, 10), outline="black", width=5)
+        draw.ellipse(_disc(x, y, 9), outline=_COLOURS[place % len(_COLOURS)], width=3)
     return picture
 
 

@@ -20,7 +20,7 @@ def default_samples(dataset: FaceDataset, config: RunConfig, metadata: dict) -> 
     return indices[np.unique(np.linspace(0, len(indices) - 1, SAMPLE_COUNT).round().astype(int))]
 
 
-def checked(samples: Sequence[int], dataset: FaceDataset) -> Sequence[int]:
+def checked(samples: Sequence[int] | np.ndarray, dataset: FaceDataset) -> Sequence[int] | np.ndarray:
     """Return the samples, after checking that there is each of them."""
     for index in samples:
         if not 0 <= index < len(dataset):
