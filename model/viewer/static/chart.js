@@ -11,18 +11,18 @@ const MARGIN = { left: 48, right: 10, top: 8, bottom: 22 };
 export function lineChart({ title, series }) {
   const values = series.flatMap(({ points }) => points.map(([, value]) => value));
   const steps = series.flatMap(({ points }) => points.map(([step]) => step));
-  const log = title === "losses" && Math.min(...values) > 0;
-  const [low, high] = log ? [Math.min(...values), Math.max(...values)] : [Math.min(0, ...values), Math.max(...values)];
-  const xs = scale(Math.min(...steps), Math.max(...steps), MARGIN.left, WIDTH - MARGIN.right);
+  const [first, last] = [least(steps), most(steps)];
+  const log = title === "losses" && least(values) > 0;
+  const [low, high] = [log ? least(values) : Math.min(0, least(values)), most(values)];
+  const x = scale(first, last, MARGIN.left, WIDTH - MARGIN.right);
   const ys = scale(log ? Math.log(low) : low, log ? Math.log(high) : high, HEIGHT - MARGIN.bottom, MARGIN.top);
-  const x = xs;
   const y = (value) => ys(log ? Math.log(value) : value);
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
   for (const value of log ? powers(low, high) : round(low, high)) {
     svg.append(draw("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value) }),
       draw("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
   }
-  for (const step of round(Math.min(...steps), Math.max(...steps))) {
+  for (const step of round(first, last)) {
     svg.append(draw("text", { x: x(step), y: HEIGHT - 6, "text-anchor": "middle" }, number(step)));
   }
   series.forEach(({ points }, k) => {
@@ -65,6 +65,9 @@ function draw(tag, attributes, ...children) {
   node.append(...children);
   return node;
 }
+
+const least = (values) => values.reduce((a, b) => Math.min(a, b)); // a call takes no more than some ten thousand
+const most = (values) => values.reduce((a, b) => Math.max(a, b));
 
 const scale = (low, high, start, stop) => (value) => start + ((value - low) / (high - low || 1)) * (stop - start);
 
