@@ -225,7 +225,8 @@ def micc(
             predict, settings = from_meshes(source), {"predictions": source.name}
         else:
             predict, settings = from_videos(source, frames), {**source.settings, "frames": frames}
-        report = evaluate_micc(root, predict, output, PROTOCOLS if protocol == "both" else (protocol,), settings)
+        protocols = PROTOCOLS if protocol == "both" else (protocol,)
+        report = evaluate_micc(root, predict, output, protocols, settings, progress)
     _tell(*report, as_json)
 
 
@@ -256,7 +257,7 @@ def bu3dfe(
             predict, settings = from_meshes(source), {"predictions": source.name}
         else:
             predict, settings = from_pictures(source), source.settings
-        report = evaluate_bu3dfe(root, predict, output, sorted(set(levels)) or LEVELS, settings)
+        report = evaluate_bu3dfe(root, predict, output, sorted(set(levels)) or LEVELS, settings, progress)
     _tell(*report, as_json)
 
 

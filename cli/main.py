@@ -61,7 +61,7 @@ def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
     return path
 
 
-@click.command("dualface", cls=LazyGroup)
+@click.command("dualface", cls=LazyGroup, context_settings={"max_content_width": 110})
 @click.version_option(package_name="dualface", prog_name="dualface")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars, and no word of what was written; errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="With an error, also where in the program it came up.")

@@ -126,7 +126,8 @@ def from_meshes(folder: Path) -> Predict:
 
 
 def evaluate_bu3dfe(
-    root: Path, predict: Predict, out_dir: Path, levels: Sequence[int] = LEVELS, settings: dict | None = None
+    root: Path, predict: Predict, out_dir: Path, levels: Sequence[int] = LEVELS, settings: dict | None = None,
+    progress: Callable[..., tqdm] = tqdm,
 ) -> tuple[Path, list[str]]:
     """Measure predictions on BU-3DFE.
 
@@ -145,6 +146,8 @@ def evaluate_bu3dfe(
         Of the expressions, 1 to 4.
     settings : dict | None
         Of what predicts, for the report.
+    progress : Callable[..., tqdm]
+        Makes the progress bars; called as tqdm is.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def evaluate_bu3dfe(
     people = list(dict.fromkeys(entry.person for entry in entries))
     shown = {people[index] for index in evenly(len(people), _SHEET_PEOPLE)}
     results, problems, tiles = {}, [], {}
-    for entry in tqdm(entries, unit="scan", disable=None):
+    for entry in progress(entries, unit="scan"):
         try:
             scan = read_scan(entry.path)
             eyes = interocular_distance(scan)

@@ -83,6 +83,7 @@ def from_meshes(folder: Path) -> Predict:
 
 def evaluate_micc(
     root: Path, predict: Predict, out_dir: Path, protocols: tuple[str, ...] = PROTOCOLS, settings: dict | None = None,
+    progress: Callable[..., tqdm] = tqdm,
 ) -> tuple[Path, list[str]]:
     """Measure predictions on MICC Florence.
 
@@ -101,6 +102,8 @@ def evaluate_micc(
         Of `PROTOCOLS`.
     settings : dict | None
         Of what predicts, for the report.
+    progress : Callable[..., tqdm]
+        Makes the progress bars; called as tqdm is.
 
     Returns
     -------
@@ -114,13 +117,13 @@ def evaluate_micc(
     """
     subjects, missing = find_subjects(root)
     problems: list[str] = []
-    aligned = list(_aligned(tqdm(subjects, "align", unit="subject", disable=None), predict, missing, problems))
+    aligned = list(_aligned(progress(subjects, "align", unit="subject"), predict, missing, problems))
     missing = list(dict.fromkeys(missing))
     if not aligned:
         raise ValueError(f"nothing under {root} could be measured: {(problems + missing)[0]}")
     scale = float(np.exp(np.mean([np.log(case.alignments[0].transform.scale) for case in aligned])))
     results, tiles = defaultdict(dict), {}
-    for case in tqdm(aligned, "measure", unit="face", disable=None):
+    for case in progress(aligned, "measure", unit="face"):
         for protocol in protocols:
             try:
                 measured = _per_mesh(case) if protocol == "per-mesh" else _one_scale(case, scale)
