@@ -1,5 +1,6 @@
 """How the command line behaves: words of the user's that are wrong, less and more output, options from a file."""
 
+import io
 import json
 import signal
 import subprocess
@@ -288,3 +289,25 @@ def test_less_is_said_with_quiet(tmp_path):
     quiet = CliRunner().invoke(main, ["-q", *words, str(tmp_path / "quiet.png")]).output
     assert loud == f"{quiet}wrote {tmp_path / 'loud.png'}\n" and quiet.startswith("name")
     assert (tmp_path / "loud.png").read_bytes() == (tmp_path / "quiet.png").read_bytes()
+
+
+class Terminal(io.StringIO):
+    """What takes a progress bar."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+def test_bars_are_for_terminals_and_not_for_quiet():
+    """They tell how many there are, and the time that is left."""
+    terminal = Terminal()
+    with progress(range(3), unit="photo", file=terminal, mininterval=0) as bar:
+        assert list(bar) == [0, 1, 2]
+    assert "3/3 [" in terminal.getvalue() and "photo/s]" in terminal.getvalue() and "<" in terminal.getvalue()
+    with progress(range(3), file=io.StringIO()) as bar:
+        assert bar.disable
+    context = click.Context(main)
+    context.params["quiet"] = True
+    with context, progress(range(3), file=terminal) as bar:
+        assert bar.disable
