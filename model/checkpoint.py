@@ -250,8 +250,10 @@ def load_weights(state: dict, networks: dict[str, nn.Module], assign: bool = Fal
     """
     for key, network in networks.items():
         try:
-            network.load_state_dict(state["networks"][key], assign=assign)
-        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            weights = state["networks"][key]
+            # a plain copy: PyTorch notes in what comes with the weights that they are to be assigned, for ever
+            network.load_state_dict(dict(weights) if assign else weights, assign=assign)
+        except (KeyError, RuntimeError, TypeError, AttributeError, ValueError) as error:
             reason = str(error).strip().split("\n")[-1].strip()[:160]
             raise ValueError(
                 f"the checkpoint's network '{key}' must fit the checkpoint's own config, but does not ({reason}); it "
