@@ -44,7 +44,7 @@ lint: setup ## flake8 with pydoclint, and the types (mypy)
 	$(BIN)/mypy
 
 test: lint ## lint and every test that needs neither a GPU nor minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 bench: setup ## time each operation beside its baseline, one table -> benchmarks/results/
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py

@@ -91,6 +91,7 @@ def run_on_model(
     list
         What the calls returned, in the order of the tasks.
     """
+    out_dir = out_dir.absolute()  # workers of an earlier call may be in another folder
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out_dir) as scratch:
         shared_model = share(model, Path(scratch, "model"))
         return run_tasks(_run_on_shared, [(write, out_dir, shared_model, *task) for task in tasks], jobs)

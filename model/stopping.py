@@ -55,11 +55,12 @@ class StopSignals:
     Attributes
     ----------
     number : int
-        The signal that came, here or, after `agreed`, to another process; 0 for none.
+        The signal that the processes have `agreed` on, 0 for none.
     """
 
     def __init__(self):
-        self.number, self._abandon, self._until, self._before = 0, False, 0.0, {}
+        # what came to this process is written by `_take` alone: it may come while the processes agree
+        self.number, self._taken, self._abandon, self._until, self._before = 0, 0, False, 0.0, {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -71,8 +72,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _take(self, number: int, _frame: FrameType | None):
-        if not self.number:
-            self.number, self._until = number, time.monotonic() + REPEAT_SECONDS
+        if not self._taken:
+            self._taken, self._until = number, time.monotonic() + REPEAT_SECONDS
             if self._abandon:
                 raise _Told
         elif time.monotonic() > self._until:
@@ -81,7 +82,7 @@ class StopSignals:
 
     def agreed(self) -> bool:
         """Return whether any of the processes that train together was told to end: the same in all of them."""
-        self.number = highest(self.number)
+        self.number = highest(self._taken)
         return bool(self.number)
 
     def unless_told(self, work: Callable[[], Found]) -> Found | None:
@@ -89,7 +90,7 @@ class StopSignals:
         try:
             try:
                 self._abandon = True
-                return None if self.number else work()
+                return None if self._taken else work()
             finally:
                 self._abandon = False
         except _Told:

@@ -54,7 +54,19 @@ def test_what_must_be_finished_is():
     with StopSignals() as stop:
         for count in range(2):
             send(signal.SIGINT)
-        assert stop.number == signal.SIGINT
+        assert stop.agreed() and stop.number == signal.SIGINT
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
+    def before_all_have_answered(value):
+        if not value:
+            send(signal.SIGTERM)
+        return value
+
+    monkeypatch.setattr(stopping, "highest", before_all_have_answered)
+    with StopSignals() as stop:
+        assert not stop.agreed()
+        assert stop.agreed() and stop.number == signal.SIGTERM
 
 
 def test_other_threads_note_nothing():

@@ -1,6 +1,7 @@
 """The synthetic 300W-LP: layout, exact truth, and the same bytes from the same seed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +175,14 @@ def test_acts_are_drawn_from_the_open_face_model_only(tmp_path, monkeypatch):
     assert not random_face(model, np.random.default_rng(0), "acts").exp_coeffs.any()
     assert drawn == [(1, HELD_OUT_PAIRS)]
     synthesize_300wlp(tmp_path, model, 1, image_size=64, expressions="acts")
+
+
+def test_the_folder_may_be_named_from_where_one_is(tmp_path, monkeypatch):
+    """Workers outlive a call, and stay in the folder that they were started in."""
+    trees = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        synthesize_300wlp(Path("faces"), MODEL, 1, image_size=SIZE)
+        trees.append(contents(Path("faces")))
+    assert trees[0] == trees[1] and trees[0]
