@@ -1,12 +1,11 @@
 """`dualface annotate`: landmarks for own photos."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from cli.errors import one_sentence
-from cli.output import is_quiet, progress
+from cli.output import report
 
 
 @click.command()
@@ -51,7 +50,6 @@ def annotate(
 
     if (network is None) == (position_maps is None):
         raise click.UsageError("give --network or --position-maps: one of the two")
-    failed = 0
     with one_sentence():
         photos = find_photos(paths, out)
         if position_maps:
@@ -60,11 +58,4 @@ def annotate(
             assert network
             trained = load_landmark_network(network).to(torch_device(device))
             find = LandmarkFinder(trained, landmark_crop_size(network), FaceLocator(boxes=boxes), min_peak)
-        bar = progress(run(photos, find, out, kind), total=len(photos), unit="photo")
-        for outcome in bar:
-            failed += bool(outcome.error)
-            if outcome.error or not is_quiet():
-                bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
-    if failed:
-        click.echo(f"{failed} of {len(photos)} photos failed", err=True)
-        raise SystemExit(1)
+        report(run(photos, find, out, kind), len(photos))

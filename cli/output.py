@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,19 @@ def progress(*arguments: Any, **settings: Any) -> Any:
     from tqdm import tqdm
 
     return tqdm(*arguments, disable=True if is_quiet() else None, dynamic_ncols=True, **settings)
+
+
+def report(outcomes: Iterable[Any], count: int) -> None:
+    """Print what became of each of `count` photos, an object with an `error` where it failed; SystemExit if any did."""
+    failed = 0
+    bar = progress(outcomes, total=count, unit="photo")
+    for outcome in bar:
+        failed += bool(outcome.error)
+        if outcome.error or not is_quiet():
+            bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
+    if failed:
+        click.echo(f"{failed} of {count} photos failed", err=True)
+        raise SystemExit(1)
 
 
 def say(text: object) -> None:

@@ -1,12 +1,11 @@
 """`dualface reconstruct`: photos to meshes."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from cli.errors import one_sentence
-from cli.output import is_quiet, progress
+from cli.output import report
 
 
 @click.command()
@@ -73,7 +72,6 @@ def reconstruct(
 
     if (identity or parsing) and not refine_steps:
         raise click.UsageError("--identity and --parsing serve the refinement; give --refine N too, or leave them out")
-    failed = 0
     with one_sentence():
         photos = find_photos(paths, output, name_variants(neutral, other is not None))
         locator = PhotoLocator(photos, boxes, landmarks, whole)
@@ -85,12 +83,4 @@ def reconstruct(
         writer = FaceWriter(
             faces, meshes or MESHES, turntable, neutral, face_in(other, reconstructor, locator) if other else None
         )
-        outcomes = run(photos, locator, reconstructor, writer, output, batch_size)
-        bar = progress(outcomes, total=len(photos), unit="photo")
-        for outcome in bar:
-            failed += bool(outcome.error)
-            if outcome.error or not is_quiet():
-                bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
-    if failed:
-        click.echo(f"{failed} of {len(photos)} photos failed", err=True)
-        raise SystemExit(1)
+        report(run(photos, locator, reconstructor, writer, output, batch_size), len(photos))
