@@ -141,19 +141,18 @@ def read_face3d(sources: dict[str, Source]) -> MorphableModel:
         If a field is missing or does not fit.
     """
     source = sources["face3d"]
-    struct = source.mat("model")[0]
-    names = struct.dtype.names
-    if names is None or struct.size != 1:
-        raise ValueError(f"'model' of {source.path} must be one struct as in face3d's BFM.mat, got {struct.dtype}")
-    record = struct.ravel()[0]
+    struct = source.variables["model"]
+    if not isinstance(struct, dict):
+        raise ValueError(f"'model' of {source.path} must be one struct as in face3d's BFM.mat, and is something else")
 
     def field(name: str) -> np.ndarray:
-        if name not in names:
+        value = struct.get(name)
+        if not isinstance(value, np.ndarray):
             raise ValueError(
-                f"'model' of {source.path} must have the field '{name}' as in face3d's BFM.mat, and has "
-                f"{', '.join(names[:12])}; make the file again with face3d's generate.m"
+                f"'model' of {source.path} must have the field '{name}' as in face3d's BFM.mat, numbers, and has "
+                f"{', '.join(list(struct)[:12])}; make the file again with face3d's generate.m"
             )
-        return record[name]
+        return value
 
     count = field("shapeMU").size // 3
     parts = _Parts(

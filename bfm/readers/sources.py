@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-import zlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 
+from bfm.mat_file import Value, parse_mat
 from bfm.npy_file import read_npy
 
 # kind -> (variables that a .mat file of the kind has, all of them; what it is, for people); first match counts
@@ -37,10 +37,8 @@ NAMES = {
 LAYOUT_KINDS = {"trim", "front-53215", "front-53490", "vertices"}
 """Lists of the vertices that a layout keeps; see `bfm.layouts`."""
 
-_MAT_ERRORS = (
-    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error, zlib.error,
-    NotImplementedError, scipy.io.matlab.MatReadError,
-)
+MAX_BYTES = 1 << 30
+"""Of a .mat file, and of all its arrays decompressed; the largest that is published has a quarter of it."""
 
 
 @dataclass(frozen=True)
@@ -53,27 +51,30 @@ class Source:
         Where it is.
     kind : str
         A key of `NAMES`.
-    variables : tuple[str, ...]
-        Names of what a .mat file holds; empty for others.
+    variables : dict[str, Value]
+        What a .mat file holds; empty for others.
     """
 
     path: Path
     kind: str
-    variables: tuple[str, ...] = ()
+    variables: dict[str, Value] = field(default_factory=dict, repr=False)
 
     def mat(self, *names: str) -> list[np.ndarray]:
-        """Return variables of a .mat file; ValueError if one is missing or the file ends early."""
+        """Return arrays of a .mat file; ValueError if one is missing or is no array of numbers."""
         missing = [name for name in names if name not in self.variables]
         if missing:
             raise ValueError(
                 f"{self.path} must hold the variable '{missing[0]}' as {NAMES[self.kind]} does, "
                 f"and holds {_listed(self.variables)}; get a complete copy"
             )
-        try:
-            content = scipy.io.loadmat(self.path, variable_names=names)
-            return [content[name] for name in names]
-        except _MAT_ERRORS as error:
-            raise ValueError(damage(self.path, error)) from error
+        found = [self.variables[name] for name in names]
+        arrays = [value for value in found if isinstance(value, np.ndarray)]
+        if len(arrays) < len(found):
+            wrong = next(name for name in names if not isinstance(self.variables[name], np.ndarray))
+            raise ValueError(
+                f"'{wrong}' of {self.path} must be an array of real numbers, and is something else; get a complete copy"
+            )
+        return arrays
 
     def numbers(self) -> np.ndarray:
         """Return the numbers of a text or .npy file."""
@@ -144,12 +145,13 @@ def open_source(path: Path) -> Source:
 
 def _mat_source(path: Path) -> Source:
     """Tell what a Matlab v5-v7 file is from the names of its variables."""
-    if _mat_length(path) != path.stat().st_size:
-        raise ValueError(damage(path, "its last variable ends beyond or before the end of the file"))
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{path} must have at most {MAX_BYTES} bytes, as face models do, and has {size}")
     try:
-        variables = tuple(name for name, _, _ in scipy.io.whosmat(path))
-    except _MAT_ERRORS as error:
-        raise ValueError(damage(path, error)) from error
+        variables = parse_mat(path.read_bytes(), MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     for kind, (needed, _) in MAT_KINDS.items():
         if set(needed) <= set(variables):
             return Source(path, kind, variables)
@@ -157,17 +159,6 @@ def _mat_source(path: Path) -> Source:
         f"{path} is no part of a face model that is known here: it holds {_listed(variables)}; expected one of: "
         + "; ".join(f"{name} ({', '.join(needed)})" for needed, name in MAT_KINDS.values())
     )
-
-
-def _mat_length(path: Path) -> int:
-    """Where the last variable of a Matlab v5-v7 file ends: scipy takes a file cut short for one with fewer."""
-    with open(path, "rb") as file:
-        order = "<" if file.read(128)[126:] == b"IM" else ">"
-        end = 128
-        while len(tag := file.read(8)) == 8:
-            end += 8 + struct.unpack(order + "II", tag)[1]
-            file.seek(end)
-        return end + len(tag)
 
 
 def _hdf5_source(path: Path) -> Source:
@@ -204,10 +195,10 @@ def _text_numbers(content: bytes) -> np.ndarray:
     return np.array(numbers)
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:12]) or "nothing"
 
 
 def damage(path: Path, error: Exception | str) -> str:
     """Return the sentence for a file that its own library cannot read."""
-    return f"{path} is damaged or cut short ({error}); get a complete copy"
+    return f"{path} is truncated or damaged ({error}); get a complete copy"

@@ -341,7 +341,7 @@ def test_a_file_cut_short_is_named(tmp_path, made, write, part):
     path = write(tmp_path, made)
     content = path.read_bytes()
     path.write_bytes(content[:int(part * len(content))])
-    with pytest.raises(ValueError, match="damaged or cut short") as error:
+    with pytest.raises(ValueError, match="is truncated or damaged .*; get a complete copy") as error:
         read_face_model([path, write_expressions(tmp_path, made), write_info(tmp_path, made)]
                         if write is not write_bfm2017 else [path])
     assert str(path) in str(error.value)
@@ -382,6 +382,25 @@ def test_a_missing_variable_is_named(tmp_path, made):
     struct = scipy.io.loadmat(path)["model"][0, 0]
     scipy.io.savemat(path, {"model": {name: struct[name] for name in struct.dtype.names if name != "expEV"}})
     with pytest.raises(ValueError, match="must have the field 'expEV' as in face3d's BFM.mat"):
+        read_face_model([path])
+
+
+def test_a_variable_of_another_type_is_named(tmp_path, made):
+    exp = write_expressions(tmp_path, made)
+    with pytest.raises(ValueError, match="'w' of .*Model_Shape.mat must be an array of real numbers, and is something"):
+        read_face_model([without(write_3ddfa(tmp_path, made), w="text"), exp])
+    path = write_face3d(tmp_path, made, MODEL_MOUTH)
+    scipy.io.savemat(path, {"model": made.w})
+    with pytest.raises(ValueError, match="'model' of .*BFM.mat must be one struct as in face3d's BFM.mat, and is some"):
+        read_face_model([path])
+
+
+def test_a_file_larger_than_any_face_model_is_not_read(tmp_path):
+    path = tmp_path / "01_MorphableModel.mat"
+    savemat(path, shapeMU=np.ones(3))
+    with open(path, "rb+") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(ValueError, match="must have at most 1073741824 bytes, as face models do, and has 1073741825"):
         read_face_model([path])
 
 
