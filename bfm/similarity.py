@@ -69,7 +69,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray, scale: bool = True) -
     if not np.isfinite(covariance).all():
         raise ValueError("source and target must be finite points, got NaN or infinity")
     u, s, vt = np.linalg.svd(covariance)
-    if s[1] <= 1e-12 * s[0] or s[0] == 0:
+    if s[1] <= 1e-12 * s[0]:
         raise ValueError(f"source and target must hold points that are not on a line, got {len(source)} that are")
     signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     factor = float((s * signs).sum() / (centred**2).sum()) if scale else 1.0

@@ -10,6 +10,7 @@ from bfm.mirror import asymmetry, mirror_map
 from bfm.morphable_model import REGIONS
 from bfm.mouth import boundary_loops, close_hole, close_mouth
 from bfm.regions import label_regions
+from bfm.similarity import fit_similarity
 from face_files import landmark_targets, made_mesh
 
 OUTSIDE, FACE, EYES, NOSE, MOUTH = range(len(REGIONS))
@@ -172,6 +173,24 @@ def test_landmarks_are_found_by_those_of_a_similar_face(head):
     # a known point is met even where the other face disagrees
     template[30] += [0, 0, 8]
     assert complete_landmarks(known, template, vertices)[30] == landmarks[30]
+
+
+def test_between_known_points_the_offset_is_spread_linearly_in_distance():
+    """By definition: offset(p) = c + sum w_k |p - p_k| with sum w_k = 0, met at the known points."""
+    rng = np.random.default_rng(5)
+    template = rng.uniform(-80, 80, (68, 3))
+    known = {number: template[number] + rng.normal(0, 4, 3) for number in (3, 30, 36, 45, 48, 54)}
+    anchors, target = np.array(list(known)), np.array(list(known.values()))
+    laid = fit_similarity(template[anchors], target).apply(template)
+    far = np.linalg.norm(laid[:, None] - laid[anchors], axis=-1)
+    one = np.ones((6, 1))
+    system = np.block([[far[anchors], one], [one.T, np.zeros((1, 1))]])
+    weights = np.linalg.solve(system, np.concatenate([target - laid[anchors], np.zeros((1, 3))]))
+    expected = laid + far @ weights[:6] + weights[6]
+    decoys = (expected[:, None] + 0.2 * np.concatenate([np.eye(3), -np.eye(3)])).reshape(-1, 3)
+    found = complete_landmarks(known, template, np.concatenate([expected, decoys]))
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, np.arange(68))
 
 
 def test_made_landmarks_are_where_they_were_asked(head):

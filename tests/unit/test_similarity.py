@@ -52,6 +52,8 @@ def test_a_mirrored_or_flat_set_is_turned_and_not_mirrored(rng):
 @pytest.mark.parametrize("source, target, message", [
     (np.eye(3)[:2], np.eye(3)[:2], r"shape \(N, 3\) with N of at least 3, got \(2, 3\)"),
     (np.eye(3), np.ones((4, 3)), r"got \(3, 3\) and \(4, 3\)"),
+    (np.eye(4)[:, :2], np.eye(4)[:, :2], r"got \(4, 2\) and \(4, 2\)"),
+    (np.eye(9).reshape(27, 1, 3), np.eye(9).reshape(27, 1, 3), r"got \(27, 1, 3\) and \(27, 1, 3\)"),
     (np.arange(5)[:, None] * np.ones(3), np.random.default_rng(0).normal(size=(5, 3)), "not on a line, got 5 that are"),
     (np.ones((4, 3)), np.ones((4, 3)), "not on a line"),
     (np.eye(3), np.full((3, 3), np.nan), "finite"),
