@@ -111,17 +111,38 @@ def test_squares_are_of_whole_pixels_about_their_centre(centre, side):
     assert np.abs(np.add(square[:2], square[2] / 2) - centre).max() <= 0.5
 
 
-@pytest.mark.parametrize("square", [(300, 0, 10), (0, -20, 10), (-5000, -5000, 9000)])
+@pytest.mark.parametrize("square", [
+    (300, 0, 10), (0, -20, 10), (-5000, -5000, 9000), (200, 0, 10), (0, 100, 10), (-10, 0, 10), (0, -10, 10),
+    (0, 0, 1601),
+])
 def test_square_off_the_image_is_refused(square):
     with pytest.raises(ValueError, match="face square .* the 200x100 image|times the 200x100"):
         crop_image(ramp(200, 100), square, 32)
 
 
+@pytest.mark.parametrize("square, pixel", [
+    ((199, 0, 10), (199, 0)), ((0, 99, 10), (0, 99)), ((-9, 0, 10), (0, 0)), ((0, -9, 10), (0, 0)),
+])
+def test_a_square_that_meets_the_image_in_one_row_shows_it(square, pixel):
+    crop = crop_image(ramp(200, 100), square, 10)
+    assert tuple(crop[0 if square[1] >= 0 else -1, 0 if square[0] >= 0 else -1, :2]) == pixel
+    assert crop_image(ramp(200, 100), (0, 0, 1600), 16).shape == (16, 16, 3)  # eight times as large
+
+
 def test_landmarks_must_span_a_box():
     with pytest.raises(ValueError, match="span at least a pixel"):
         face_square(np.full((68, 2), 7.0))
-    with pytest.raises(ValueError, match="finite"):
-        face_square(np.full((68, 2), np.nan))
+    assert face_square(np.array([[7.0, 7.0], [7.0, 8.0]]))[2] == 2  # 1.5 times a pixel
+    with pytest.raises(ValueError, match="span at least a pixel"):
+        face_square(np.array([[7.0, 7.0], [7.9, 7.9]]))
+    for lost in (np.nan, np.inf):
+        landmarks = np.random.default_rng(0).uniform(0, 99, (68, 2))
+        landmarks[5, 1] = lost
+        with pytest.raises(ValueError, match=r"must be finite points of shape \(N, 2\), got shape \(68, 2\)"):
+            face_square(landmarks)
+    for shape in ((68, 3), (136,), (1, 68, 2)):
+        with pytest.raises(ValueError, match="finite points of shape"):
+            face_square(np.arange(float(np.prod(shape))).reshape(shape))
 
 
 def test_what_is_placed_in_the_crop_is_placed_in_the_photo():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import least_squares
+from scipy.optimize import brentq, least_squares
 
 from asmgen.crop import face_square
 from asmgen.five_points import five_point_square, five_points, landmarks_from_five
@@ -74,10 +74,38 @@ def test_points_that_are_no_face_are_refused(change):
         landmarks_from_five(points)
 
 
+@pytest.mark.parametrize("yaw", [-1, 1])
+def test_a_face_is_seen_up_to_120_degrees(yaw):
+    seen = placed(MODEL.mean_shape, (0.0, yaw * np.radians(119), 0.0))
+    np.testing.assert_allclose(landmarks_from_five(five_points(seen)), seen, atol=1e-6)
+    with pytest.raises(ValueError, match="seen from the front or a side"):
+        landmarks_from_five(five_points(placed(MODEL.mean_shape, (0.0, yaw * np.radians(121), 0.0))))
+
+
+def test_points_may_be_16_mm_from_those_of_the_mean_face():
+    """Root mean square of the five, where a general solver says that it is reached."""
+    mean, start = five_points(MODEL.mean_shape[MODEL.landmarks].astype(np.float64)), np.array([0, 0, 0, 1, 1, 1.0])
+    aside = np.random.default_rng(0).normal(size=(5, 2))
+
+    def points(far: float) -> np.ndarray:
+        return project(mean, start[:3], start[3:])[:, :2] + far * aside
+
+    def residual(far: float) -> float:
+        fit = least_squares(lambda at: (project(mean, at[:3], at[3:])[:, :2] - points(far)).ravel(), start)
+        return np.sqrt((fit.fun**2).sum() / 5) / fit.x[5]
+
+    far = brentq(lambda far: residual(far) - 16, 10, 25, xtol=1e-3)
+    assert landmarks_from_five(points(0.99 * far)).shape == (68, 2)
+    with pytest.raises(ValueError, match="are not those of a face"):
+        landmarks_from_five(points(1.01 * far))
+
+
 def test_points_must_be_five_finite_and_apart():
+    one_lost = np.arange(10.0).reshape(5, 2)
+    one_lost[3, 1] = np.nan
     for wrong, message in (
         (np.zeros((4, 2)), r"got shape \(4, 2\)"), (np.full((5, 2), np.nan), "five finite points"),
-        (np.full((5, 2), 7.0), "span at least a pixel"),
+        (one_lost, "five finite points"), (np.full((5, 2), 7.0), "span at least a pixel"),
     ):
         with pytest.raises(ValueError, match=message):
             landmarks_from_five(wrong)

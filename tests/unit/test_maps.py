@@ -65,7 +65,8 @@ def test_three_sigma_stays_inside_tanh(model):
     spread = np.sqrt((model.id_basis.astype(float) ** 2).sum(0) + (model.exp_basis.astype(float) ** 2).sum(0))
     reach = np.abs(model.mean_shape - centre) + 3 * spread
     assert centre[0] == 0
-    assert 0.9999 < reach.max() / scale <= 1
+    np.testing.assert_array_equal(centre[1:], (model.mean_shape.min(0) + model.mean_shape.max(0))[1:] / 2)
+    assert scale == np.ceil(1000 * reach.max()) / 1000
 
 
 def test_torch_gives_the_same_maps(maps, coeffs):

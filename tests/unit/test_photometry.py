@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toy import toy_model
 
-from asmgen.photometry import ALBEDO_SIGMA, Photometry, _hidden
+from asmgen.photometry import ALBEDO_SIGMA, Look, Photometry, _hidden
 from bfm.light import sh_basis
 from bfm.pose import project
 from bfm.render import camera_vertices, render, vertex_normals, visible_vertices
@@ -73,6 +73,31 @@ def test_nearer_sample_hides_the_one_behind_it():
     placed = np.array([[0, 0, 0], [1, 1, 30], [1, 1, 29], [50, 0, 0], [0, 50, 18], [1, 51, 25]], float)
     hidden = [True, False, False, False, False, False]
     np.testing.assert_array_equal(_hidden(np.stack([placed, placed[::-1]])), [hidden, hidden[::-1]])
+    # what lies beyond the last of 64 cells shares it, and no other's
+    far = np.array([[0, 0, 0], [0, 7, 0], [385, 0, 30], [900, 0, 60], [0, 700, 90]], float)
+    np.testing.assert_array_equal(_hidden(far[None]), [[False, False, True, False, False]])
+
+
+@pytest.mark.parametrize("channel", range(3))
+def test_the_brightest_channel_tells_what_is_black_or_saturated(channel):
+    for level, is_seen in ((4, False), (5, True), (249, True), (250, False)):
+        image = np.zeros((200, 200, 3), np.uint8)
+        image[..., channel] = level
+        look = PHOTOMETRY.look([image], np.zeros((1, 5), np.float32), np.zeros((1, 3), np.float32), np.zeros((1, 3)),
+                               POSITION[None])
+        assert look.seen.any() == is_seen and look.colours.dtype == np.float32
+        np.testing.assert_allclose(look.colours[look.seen][:, channel], level / 255, rtol=1e-6)
+
+
+def test_a_look_is_enough_from_60_samples_on():
+    seen = np.zeros((2, 90), bool)
+    seen[0, :60] = seen[1, 20:79] = True
+    look = Look(np.zeros((2, 90, 3), np.float32), np.zeros((2, 90, 3), np.float32), seen)
+    np.testing.assert_array_equal(look.enough, [True, False])
+    look.check(0)
+    with pytest.raises(ValueError, match="at least 60 surface samples must be in sight, .* got 59;"):
+        look.check(1)
+    np.testing.assert_array_equal(look.take([1]).seen, seen[1:])
 
 
 def test_a_face_off_the_photo_or_overexposed_is_refused():
@@ -94,6 +119,8 @@ def test_samples_used_are_the_visible_ones():
     places = PHOTOMETRY._mean[0, 0].T[look.seen[0]]
     nearest = np.linalg.norm(MODEL.mean_shape[None] - places[:, None], axis=2).argmin(axis=1)
     assert exact[nearest].mean() > 0.99
+    assert 0.15 < look.normals[look.seen][:, 2].min() < 0.17
+    np.testing.assert_allclose(np.linalg.norm(look.normals, axis=2), 1, atol=1e-5)
 
 
 def test_albedo_survives_something_before_the_face():
