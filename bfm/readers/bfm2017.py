@@ -50,7 +50,7 @@ def read_bfm2017(sources: dict[str, Source]) -> MorphableModel:
         with h5py.File(path, "r") as file:
             parts = {part: _pca(file, part, path) for part in ("shape", "expression", "color") if part in file}
             cells = _dataset(file, "shape/representer/cells", path)
-            named = _named_landmarks(file)
+            named = _named_landmarks(file, path)
     except (OSError, RuntimeError, KeyError, MemoryError) as error:
         raise ValueError(damage(path, error)) from error
     mean, basis, id_stddev = parts["shape"]
@@ -122,14 +122,18 @@ def _dataset(file: h5py.File, name: str, path: Path) -> np.ndarray:
     return file[name][()]
 
 
-def _named_landmarks(file: h5py.File) -> dict[str, np.ndarray]:
+def _named_landmarks(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     """Positions of the landmarks that the file names; empty if it names none."""
     if "metadata/landmarks/json" not in file:
         return {}
     text = file["metadata/landmarks/json"][()]
-    # a string, or bytes as an array of them
-    text = text.decode() if isinstance(text, bytes) else np.asarray(text).ravel()
-    if not isinstance(text, str):
-        text = text[0] if text.dtype.kind == "O" else text.tobytes()
-        text = text.decode() if isinstance(text, bytes) else text
-    return {entry["id"]: np.array(entry["coordinates"], np.float64) for entry in json.loads(text)}
+    if not isinstance(text, bytes):  # an array of one string, or of the bytes
+        text = text.ravel()[0] if text.dtype.kind in "OS" else text.tobytes()
+    try:
+        named = {entry["id"]: np.array(entry["coordinates"], np.float64).reshape(3) for entry in json.loads(text)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"metadata/landmarks/json of {path} must list landmarks with 'id' and three 'coordinates', and does not "
+            f"({type(error).__name__}: {error}); get a complete copy"
+        ) from error
+    return named
