@@ -5,7 +5,7 @@ import pytest
 
 from bfm.pose import project
 from bfm.rasterize import rasterize
-from bfm.render import camera_vertices, clay, portrait, render, vertex_normals, visible_vertices
+from bfm.render import camera_vertices, clay, clay_colours, portrait, render, vertex_normals, visible_vertices
 from toy import toy_model
 
 SQUARE = np.array([[1.0, 1, 0], [4, 1, 0], [1, 3, 0], [4, 3, 0]])
@@ -101,6 +101,39 @@ def test_clay_is_brightest_where_it_faces_the_light_and_leaves_the_background():
     ids, _ = rasterize(points[:, :2], points[:, 2], model.triangles, 100, 100)
     assert np.array_equal((picture > 0).all(axis=2), ids >= 0)
     assert picture[20:45, 20:45].mean() > 1.2 * picture[60:85, 60:80].mean()
+
+
+def test_clay_is_lit_by_hand():
+    light = np.array([-0.35, 0.45, 0.82]) / np.sqrt(0.35**2 + 0.45**2 + 0.82**2)
+    half = (light + [0, 0, 1]) / np.linalg.norm(light + [0, 0, 1])
+    colour = np.array([0.80, 0.78, 0.76])
+    towards, between, away = clay_colours(np.stack([light, half, -light]))
+    cosine = half @ light
+    np.testing.assert_allclose(towards, 0.94 * colour + 0.10 * cosine**24)
+    np.testing.assert_allclose(between, (0.22 + 0.72 * cosine) * colour + 0.10)
+    np.testing.assert_allclose(away, 0.22 * colour)
+
+
+def test_a_coloured_portrait_has_its_colours_unlit_and_soft_edges():
+    model = toy_model()
+    shape = np.concatenate([model.triangles, model.mouth_triangles])
+    picture = portrait(model.mean_shape, shape, (0.1, 0.5, 0.2), 90, colours=np.tile([0.2, 0.4, 0.0], (357, 1)))
+    assert picture[45, 45].tolist() == [51, 102, 0]
+    # means of four samples on white
+    assert np.unique(picture[..., 2]).tolist() == [0, 64, 128, 191, 255]
+    assert portrait(model.mean_shape, shape).shape == (256, 256, 3)
+
+
+def test_a_portrait_depends_neither_on_where_the_face_is_nor_on_its_depth():
+    model = toy_model()
+    colours = np.random.default_rng(0).random((357, 3))
+    shape = model.mean_shape.astype(np.float64)
+    for pose, other in (
+        ((0.0, 0.0, 0.0), shape * [1, 1, 40]), ((0.0, 0.0, 0.0), shape + [128, -512, 64]),
+        ((0.1, 0.5, 0.2), shape + [128, -512, 64]),
+    ):
+        picture = portrait(shape, model.triangles, pose, 90, colours=colours)
+        assert np.array_equal(picture, portrait(other, model.triangles, pose, 90, colours=colours))
 
 
 def test_portrait_is_centred_and_keeps_its_scale():

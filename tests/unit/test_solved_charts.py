@@ -27,6 +27,7 @@ def test_a_face_that_differs_is_solved(name, tmp_path):
     solution = harmonic_uv(face)
     save_solved(face, solution, path)
     np.testing.assert_array_equal(solved_uv(face, path), solution)
+    assert np.load(path)["steps"].dtype == np.int32
     values = getattr(face, name)
     other = values.copy() if len(values) else np.zeros((1, 3), np.int32)
     other[-1] = other[0]
