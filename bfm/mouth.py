@@ -82,7 +82,7 @@ def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
     for start in list(onward):
         while onward[start]:
             path, seen = [start], {start: 0}
-            while onward[path[-1]]:
+            while onward.get(path[-1]):  # None where an edge has three triangles
                 vertex = onward[path[-1]].pop()
                 if vertex in seen:  # a loop is closed: cut it off and go on from where it was joined
                     loops.append(np.array(path[seen[vertex]:], np.int64))

@@ -101,6 +101,8 @@ def _one_sheet(inside: np.ndarray, triangles: np.ndarray, landmarks: np.ndarray)
     inside = inside.copy()
     while True:
         kept = triangles[inside[triangles].all(axis=1)]
+        if not len(kept):
+            return np.zeros_like(inside)
         component = _edge_component(kept)
         of_nose = component[(kept == landmarks[30]).any(axis=1)]
         kept = kept[np.isin(component, of_nose[:1])]

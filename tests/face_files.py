@@ -12,6 +12,8 @@ import numpy as np
 import scipy.io
 from scipy.spatial import cKDTree
 
+from bfm.morphable_model import MorphableModel
+
 REAL_DATA = os.environ.get("DUALFACE_REAL_DATA")
 
 
@@ -132,6 +134,20 @@ def _with_modes(rng, vertices, triangles, landmarks, pairs, trim, raw_count, id_
         w_tex=unit(id_modes), sigma_tex=np.geomspace(5e3, 5e2, id_modes).astype(np.float32),
         triangles=triangles, landmarks=landmarks, pairs=pairs, trim=trim, raw_count=raw_count,
     )
+
+
+def write_as_before(path: Path, model: MorphableModel) -> None:
+    """A model in this program's own format as it was until November 2026: texts of any length, and no digest."""
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:
+        file.attrs.update(kind="dualface face model", schema_version=1, sha256=model.sha256)
+        for key, value in vars(model).items():
+            if isinstance(value, np.ndarray) and value.size:
+                chunks = (1, *value.shape[1:]) if value.ndim == 3 else value.shape
+                file.create_dataset(key, data=value, compression="gzip", shuffle=True, chunks=chunks)
+            elif isinstance(value, np.ndarray):
+                file[key] = value
+            elif key in ("name", "layout", "coefficients", "licence"):
+                file.attrs[key] = value
 
 
 def write_raw(folder: Path, face: RawFace) -> Path:

@@ -97,14 +97,40 @@ def meshes() -> dict[str, list[bytes]]:
 
 
 def face_models() -> list[bytes]:
-    """A small face model of this program, as HDF5."""
+    """Small face models of this program, as HDF5: with their digest, without, and as older versions wrote them."""
+    from face_files import write_as_before
     from toy import toy_model
 
     from bfm.model_file import save_model
 
+    model = toy_model(rows=15, columns=13, id_modes=2, exp_modes=2, albedo_modes=1)
     with tempfile.TemporaryDirectory() as folder:
-        save_model(toy_model(rows=15, columns=13, id_modes=2, exp_modes=2, albedo_modes=1), Path(folder, "a.h5"))
-        return [Path(folder, "a.h5").read_bytes()]
+        path = Path(folder, "a.h5")
+        save_model(model, path)
+        whole = path.read_bytes()
+        write_as_before(path, model)
+        return [whole, whole[:whole.rindex(b"\nsha256 of")], *3 * [path.read_bytes()]]
+
+
+def basel_models() -> list[bytes]:
+    """A small Basel Face Model 2009, raw, compressed, and as a struct."""
+    from face_files import RawFace, write_face3d, write_raw
+
+    rng, found = np.random.default_rng(0), []
+    face = RawFace(**{
+        **{key: rng.normal(size=15).astype("f4") for key in ("mu", "mu_exp", "mu_tex")},
+        **{key: rng.normal(size=(15, 2)).astype("f4") for key in ("w", "w_exp", "w_tex")},
+        **{key: rng.normal(size=2) for key in ("sigma", "sigma_exp", "sigma_tex")},
+        "triangles": np.array([[0, 1, 2], [2, 3, 4]]), "landmarks": np.arange(68) % 5, "pairs": np.zeros((2, 3)),
+        "trim": np.arange(5), "raw_count": 7,
+    })
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (write_raw(Path(folder), face), write_face3d(Path(folder), face, face.triangles)):
+            found.append(path.read_bytes())
+            content = scipy.io.loadmat(path)
+            scipy.io.savemat(path, {key: content[key] for key in content if key[0] != "_"}, do_compression=True)
+            found.append(path.read_bytes())
+    return found
 
 
 def damaged(whole: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
@@ -159,6 +185,10 @@ def prepared(kind: str) -> tuple[dict[str, list[bytes]], Callable[[Path], object
         from model.evaluation.scans import read_scan
 
         return meshes(), read_scan
+    if kind == "basel":
+        from bfm.readers.sources import open_source
+
+        return {".mat": basel_models()}, open_source
     from bfm.model_file import load_model
 
     return {".h5": face_models()}, load_model

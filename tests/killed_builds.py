@@ -26,9 +26,8 @@ from texgen.thresholds import Selection
 
 PROJECT = Path(__file__).parents[1]
 OF_WORKERS = [PROJECT / "asmgen" / name for name in ("shard_job.py", "shards/writer.py")]
-FILES = [*OF_WORKERS, *(PROJECT / "asmgen" / name for name in (
+FILES = [*OF_WORKERS, PROJECT / "bfm/seal.py", *(PROJECT / "asmgen" / name for name in (
     "build_folder.py", "folder_lock.py", "pipeline.py", "dataset_files.py", "writing.py", "shards/columns.py",
-    "shards/seal.py",
 ))]
 SIZE, SHARD_SIZE = 32, 2
 

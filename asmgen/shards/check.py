@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asmgen.shards.files import DAMAGE, digest, open_shard, subgroup
+from asmgen.shards.files import digest, open_shard, subgroup
 from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 from asmgen.shards.reader import ShardSet
-from asmgen.shards.seal import broken_seal
 from asmgen.shards.settings import SETTINGS_FILE, settings_problem
 from asmgen.shards.stored import Column, arrays_of, columns_of, is_large
+from bfm.hdf5_file import DAMAGE
+from bfm.seal import broken_seal
 
 _ROWS = 256  # of small values, read at once
 

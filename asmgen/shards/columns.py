@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import h5py
 import numpy as np
 
-from asmgen.shards.files import SMALL_CHUNK, set_attribute
+from asmgen.shards.files import SMALL_CHUNK
 from asmgen.shards.packing import DIFFERENCES, GZIP, deflated_differences, fletcher32
+from bfm.hdf5_file import set_attribute
 
 _BUFFER = 64 * SMALL_CHUNK  # bytes kept of a ragged column
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asmgen.shards.files import attributes_of, open_shard, plain, reading, subgroup
+from asmgen.shards.files import open_shard, reading, subgroup
 from asmgen.shards.folders import is_shard_name
-from asmgen.shards.seal import broken_seal, has_seal
 from asmgen.shards.stored import columns_of, kind_of
+from bfm.hdf5_file import attributes_of, plain
+from bfm.seal import broken_seal, has_seal
 
 FORMATS = (1, 2)
 """Versions of the layout, in the attribute ``format`` of the group ``samples``: 2 has arrays held as differences."""

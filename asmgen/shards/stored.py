@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from asmgen.shards.files import SMALL_CHUNK, attributes_of, items, member, subgroup
+from asmgen.shards.files import SMALL_CHUNK, items, subgroup
 from asmgen.shards.packing import DIFFERENCES, fletcher32, inflated, undo_differences
+from bfm.hdf5_file import attributes_of, member
 
 _KEPT = 2**23  # bytes of a column of small values
 _LARGEST = 2**28  # bytes of a compressed chunk, unpacked

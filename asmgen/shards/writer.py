@@ -15,10 +15,11 @@ import numpy as np
 
 from asmgen.shards.check import check_shard
 from asmgen.shards.columns import ArrayColumn, RaggedColumn, write_array, write_ragged
-from asmgen.shards.files import SMALL_CHUNK, digest, set_attribute
+from asmgen.shards.files import SMALL_CHUNK, digest
 from asmgen.shards.packing import PACKINGS
-from asmgen.shards.seal import seal
 from asmgen.writing import begin_to_sync, sync, writing
+from bfm.hdf5_file import set_attribute
+from bfm.seal import seal
 
 _LIBVER = ("v110", "v110")  # fixed, for equal bytes; has checksums on metadata; every HDF5 since 2016 reads it
 _SYNCED_AT_ONCE = 2**23  # bytes

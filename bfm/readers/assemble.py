@@ -9,6 +9,7 @@ from bfm.morphable_model import MorphableModel
 from bfm.mouth import close_mouth
 from bfm.regions import label_regions
 
+_FAR = 1e5  # mm
 GREY = np.float32(0.5)
 
 
@@ -121,7 +122,7 @@ def assemble(
 ) -> MorphableModel:
     """Return the model, with what is None derived from the rest; the arguments are its fields.
 
-    Raises ValueError where there are not 68 landmarks, numbers are not finite, or fields do not fit together.
+    Raises ValueError where there are not 68 landmarks, numbers are not finite or too large, or fields do not fit.
     """
     if landmarks.shape != (68,):
         raise ValueError(f"the landmarks must be 68 vertices, got {landmarks.size}; give a complete list")
@@ -132,6 +133,11 @@ def assemble(
     ):
         if values is not None and not np.isfinite(values).all():
             raise ValueError(f"{field} must hold finite numbers, and holds NaN or infinity; get a complete copy")
+    if np.abs(mean_shape).max() > _FAR:
+        raise ValueError(
+            f"mean_shape must lie within {_FAR:.0f} mm of its origin, and reaches {np.abs(mean_shape).max():.3g} mm; "
+            "get a complete copy"
+        )
     count = len(mean_shape)
     triangles = outward(triangles, mean_shape)
     if mouth_triangles is None:

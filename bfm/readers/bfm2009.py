@@ -239,7 +239,9 @@ def _finish(parts: _Parts, sources: dict[str, Source], name: str) -> MorphableMo
         exp_mean, basis, exp_stddev = parts.expressions
         if exp_mean.size != 3 * count:
             raise ValueError(_mismatch(parts, exp_mean.size // 3, count, sources))
-        mean_shape = points(mean.ravel().astype(np.float64) + exp_mean.ravel(), _MICROMETRE, "the mean shape")
+        with np.errstate(invalid="ignore"):  # `assemble` refuses what is not finite
+            mean = mean.ravel().astype(np.float64) + exp_mean.ravel()
+        mean_shape = points(mean, _MICROMETRE, "the mean shape")
         exp_stddev = exp_stddev.ravel()
         exp_basis = modes(basis, exp_stddev, _MICROMETRE, count, "the expression basis")
         coefficients += f"+{parts.expression_family}-{len(exp_basis)}"

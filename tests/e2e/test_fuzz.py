@@ -21,7 +21,7 @@ def fuzz(kind: str, count: int, seed: int, seconds: float) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no alarms on Windows")
 @pytest.mark.parametrize("kind, count", [
-    ("photo", 700), ("mat", 1000), ("landmarks", 700), ("mesh", 300), ("face model", 300),
+    ("photo", 700), ("mat", 1000), ("landmarks", 700), ("mesh", 300), ("face model", 400), ("basel", 700),
 ])
 def test_damaged_files_are_read_or_refused(kind, count):
     fuzz(kind, count, 0, 60)
@@ -30,6 +30,6 @@ def test_damaged_files_are_read_or_refused(kind, count):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no alarms on Windows")
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("kind", ["photo", "mat", "landmarks", "mesh", "face model"])
+@pytest.mark.parametrize("kind", ["photo", "mat", "landmarks", "mesh", "face model", "basel"])
 def test_many_damaged_files_are_read_or_refused(kind, seed):
     fuzz(kind, 30_000, seed, 600)

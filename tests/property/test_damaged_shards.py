@@ -12,7 +12,7 @@ import pytest
 from reading_with_little_memory import what_is_said
 
 from asmgen.shards import ShardWriter, check_shard
-from asmgen.shards.seal import broken_seal, has_seal
+from bfm.seal import broken_seal, has_seal
 
 DAMAGED = 120  # files
 
@@ -96,7 +96,7 @@ def test_the_digest_by_other_means(tmp_path):
 
 def test_every_byte_is_under_the_digest(tmp_path, monkeypatch):
     """One bit of each, in turn; a CRC tells all bits of a byte apart alike."""
-    monkeypatch.setattr("asmgen.shards.seal.PIECE", 1000)
+    monkeypatch.setattr("bfm.seal.PIECE", 1000)
     path = tmp_path / "shard.h5"
     with ShardWriter(path, {"kind": "test"}) as writer:
         writer.add({"number": 1})

@@ -12,7 +12,7 @@ from reading_with_little_memory import what_is_said
 
 from asmgen.shards import ShardSet, ShardWriter, shard_path
 from asmgen.shards.packing import checked
-from asmgen.shards.seal import seal
+from bfm.seal import seal
 
 
 def write(path: Path) -> Path:

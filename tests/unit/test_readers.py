@@ -216,6 +216,33 @@ def test_bfm2017_landmarks_follow_from_the_named_ones(tmp_path, face):
         read_face_model([write_bfm2017(tmp_path, face, few)])
 
 
+@pytest.mark.parametrize("stored", [
+    lambda text: text, lambda text: np.array([text], h5py.string_dtype()), lambda text: np.bytes_(text),
+    lambda text: np.array([[text]], "S99999"), lambda text: np.frombuffer(text, np.int8),
+], ids=["string", "one string", "bytes", "one bytes", "numbers"])
+def test_bfm2017_names_landmarks_in_every_way_that_hdf5_keeps_a_text(tmp_path, made, stored):
+    path = write_bfm2017(tmp_path, made, {name: made.landmarks[number] for name, number in NAMED.items()})
+    expected = read_face_model([path]).landmarks
+    np.testing.assert_array_equal(expected[list(NAMED.values())], made.landmarks[list(NAMED.values())])
+    with h5py.File(path, "a") as file:
+        text = file["metadata/landmarks/json"][()]
+        del file["metadata/landmarks/json"]
+        file["metadata/landmarks/json"] = stored(text)
+    np.testing.assert_array_equal(read_face_model([path]).landmarks, expected)
+
+
+@pytest.mark.parametrize("text", [
+    '[{"id": "a"', "7", "[7]", '[{"coordinates": [1, 2, 3]}]', '[{"id": "a", "coordinates": [1, 2]}]',
+    '[{"id": "a", "coordinates": ["x", 2, 3]}]', '[{"id": [], "coordinates": [1, 2, 3]}]', b"\xff\xff", 9999 * "[",
+])
+def test_bfm2017_landmarks_that_are_no_list_of_points_are_named(tmp_path, made, text):
+    path = write_bfm2017(tmp_path, made)
+    with h5py.File(path, "a") as file:
+        file["metadata/landmarks/json"] = text
+    with pytest.raises(ValueError, match="json of .*nomouth.h5 must list landmarks with 'id' and three 'coordinates'"):
+        read_face_model([path])
+
+
 @pytest.fixture(scope="module")
 def ict(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ict") / "FaceXModel"
@@ -404,6 +431,22 @@ def test_a_file_larger_than_any_face_model_is_not_read(tmp_path):
         read_face_model([path])
 
 
+def test_a_mesh_that_no_face_has_is_refused(tmp_path, made):
+    exp, far = write_expressions(tmp_path, made), made.mu.copy()
+    far[7] = 1.2e8  # micrometres
+    with pytest.raises(ValueError, match=r"mean_shape must lie within 100000 mm of its origin, and reaches 1.2e\+05"):
+        read_face_model([without(write_3ddfa(tmp_path, made), mu_shape=far[:, None]), exp])
+    for mesh in (made.triangles[(made.triangles < 200).all(axis=1)], [[0, 1, 2]] * 2):  # far from the landmarks
+        with pytest.raises(ValueError, match="the 68 landmarks must lie on one face sheet, landmark 1 does not; check"):
+            read_face_model([without(write_3ddfa(tmp_path, made), tri=np.transpose(mesh) + 1.0), exp])
+
+
+def test_a_rim_may_end_where_an_edge_has_three_triangles():
+    fan, third = [[0, 4, 1], [1, 4, 2], [2, 4, 0]], [[5, 4, 1]]
+    loops = boundary_loops(np.array(fan + third))
+    assert [sorted(loop.tolist()) for loop in loops] == [[0, 1, 2]]
+
+
 def test_files_that_do_not_fit_say_which_is_missing(tmp_path, made):
     with pytest.raises(ValueError, match="3728 vertices and the expressions of .*Model_Exp.mat have 3721; add Model_i"):
         read_face_model([write_raw(tmp_path, made), write_expressions(tmp_path, made)])
@@ -421,6 +464,16 @@ def test_files_that_do_not_fit_say_which_is_missing(tmp_path, made):
         read_face_model([write_3ddfa(tmp_path, made), twice])
     with pytest.raises(ValueError, match="Model_Exp.mat.* does not go with face3d BFM.mat; leave it out"):
         read_face_model([write_face3d(tmp_path, made, MODEL_MOUTH), write_expressions(tmp_path, made)])
+
+
+def test_a_struct_whose_expressions_do_not_fit_names_itself(tmp_path, made):
+    path = write_face3d(tmp_path, made, MODEL_MOUTH)
+    struct = scipy.io.loadmat(path)["model"][0, 0]
+    fields = {name: struct[name] for name in struct.dtype.names}
+    scipy.io.savemat(path, {"model": {**fields, "expMU": fields["expMU"][:-3]}})
+    with pytest.raises(ValueError, match=r"BFM.mat has 3721 vertices and the expressions of .*BFM.mat have 3720; they "
+                                         "are of different models: take both from one distribution"):
+        read_face_model([path])
 
 
 def test_arrays_of_a_wrong_shape_are_named(tmp_path, made):
