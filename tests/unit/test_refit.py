@@ -5,10 +5,13 @@ import pytest
 from toy import toy_model
 
 from asmgen.refit import LandmarkFitter, Refitter
+from bfm.morphable_model import REGIONS
+from bfm.open_face import open_face_model
 from bfm.pose import project, rotation_matrix
 
 MODEL = toy_model()
 FITTER = LandmarkFitter(MODEL)
+FACE = open_face_model()
 
 
 def truth(seed, yaw_degrees):
@@ -60,6 +63,36 @@ def test_fit_does_not_depend_on_the_unit_of_pixels():
     small, large = FITTER.fit(points), FITTER.fit(4 * points)
     np.testing.assert_allclose(large.id_coeffs, small.id_coeffs, atol=1e-4)
     np.testing.assert_allclose(large.position, 4 * small.position, rtol=1e-5)
+
+
+def on_the_outline(points, pose):
+    """Labels of a posed open face, (V, 3) pixels, whose far jaw is that of people: of the skin at a jaw point's height
+    what lies furthest out, square to the axis of the head."""
+    labels = points[FACE.landmarks, :2].copy()
+    far, side = (range(8), -1) if pose[1] > 0 else (range(9, 17), 1)
+    skin = np.isin(FACE.regions, [REGIONS.index(name) for name in ("face", "nose", "mouth")])
+    outward = side * points[:, :2] @ rotation_matrix(pose)[[1, 0], 1]
+    for index in far:
+        near = np.abs(FACE.mean_shape[:, 1] - FACE.mean_shape[FACE.landmarks[index], 1]) < 1.5
+        of_this_height = np.flatnonzero(skin & near & (side * FACE.mean_shape[:, 0] >= 0))
+        labels[index] = points[of_this_height[outward[of_this_height].argmax()], :2]
+    return labels
+
+
+@pytest.mark.parametrize("yaw, misled", [(-70, 25), (-45, 9), (-20, 2), (20, 2), (45, 9), (70, 25)])
+def test_labels_of_a_far_jaw_that_is_the_outline_give_the_pose(yaw, misled):
+    """That of labels on the jaw itself; a fit that takes the outline for the jaw is misled by so many degrees."""
+    fitter, marched, kept = LandmarkFitter(FACE), [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        pose, position = np.radians([rng.normal(0, 10), yaw, rng.normal(0, 20)]), np.array([128, 140, 1.0])
+        points = project(FACE.shape(rng.normal(size=len(FACE.id_basis))), pose, position)
+        labels, wanted = on_the_outline(points, pose), fitter.fit(points[FACE.landmarks, :2]).pose
+        fit = fitter.fit(labels, "2d")
+        assert fit.landmark_error < 0.6
+        marched.append(angle_between(fit.pose, wanted))
+        kept.append(angle_between(fitter.fit(labels, "3d").pose, wanted))
+    assert max(marched) < 1.5 and np.mean(kept) > misled
 
 
 @pytest.mark.parametrize("landmarks, words", [

@@ -82,6 +82,16 @@ def test_what_is_written_is_read(tmp_path):
         assert shards.constants[key].dtype == value.dtype
 
 
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (0, 0, 1)])
+def test_a_set_of_one_sample(tmp_path, counts):
+    """Whichever of its shards holds it."""
+    shards = ShardSet(write_set(tmp_path, counts))
+    assert shards.fields == tuple(sorted(sample(0))) and len(shards) == 1
+    assert_sample(shards[0], 0)
+    with pytest.raises(ValueError, match=r"fields must be among \['image', .*\], got \['pose'\]"):
+        ShardSet(tmp_path, fields=["pose"])
+
+
 def test_iterating_ends(tmp_path):
     assert [found["number"] for found in ShardSet(write_set(tmp_path))] == list(range(12))
 
@@ -159,7 +169,7 @@ def test_bytes_go_to_the_file_as_they_come(tmp_path, monkeypatch):
     assert verify_shards(tmp_path).problems == []
     with h5py.File(shard_path(tmp_path, 0, 1)) as file:
         stored = file["samples/image/bytes"]
-        assert stored.fletcher32 and stored[:].tobytes() == b"".join(blobs)
+        assert stored.fletcher32 and stored.chunks == (16384,) and stored[:].tobytes() == b"".join(blobs)
 
 
 def test_a_shard_that_lacks_a_large_array_is_not_published(tmp_path, monkeypatch):
@@ -307,6 +317,15 @@ def test_a_shard_that_another_writer_has_begun_can_be_written(tmp_path):
      "attribute 'centre' is"),
     (lambda folder: write_shard(shard_path(folder, 2, 3), [sample(0)], ATTRIBUTES, {"uv": np.zeros(3)}),
      "the constants differ"),
+    *[
+        (lambda folder, constants=constants: write_shard(shard_path(folder, 2, 3), [sample(0)], ATTRIBUTES, constants),
+         "the constants differ")
+        for constants in (  # of the same bytes
+            {"uv": CONSTANTS["uv"].reshape(2, 10), "mask": CONSTANTS["mask"]},
+            {"uv": CONSTANTS["uv"].view(np.int32), "mask": CONSTANTS["mask"]},
+            {"uw": CONSTANTS["uv"], "mask": CONSTANTS["mask"]},
+        )
+    ],
     (lambda folder: write_shard(shard_path(folder, 2, 3), [{"number": 1}], ATTRIBUTES, CONSTANTS),
      "the fields are"),
 ])
