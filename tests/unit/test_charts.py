@@ -129,6 +129,16 @@ def test_an_asymmetric_topology_keeps_its_own_chart_upright():
     assert 0 < np.abs(mirrored - asymmetric.uv)[2:-2].max() < 0.1
 
 
+def test_a_cylinder_stands_behind_the_face_at_its_rearmost_point():
+    model = toy_model()
+    shape = model.mean_shape + np.float32([5, 40, -80])
+    chart = make_chart(replace(model, mean_shape=shape, triangles=model.triangles[1:]), "cylindrical", 32)
+    x, y, z = shape.T.astype(np.float64)
+    angle = np.arctan2(x, z - z.min())
+    np.testing.assert_allclose(chart.uv[:, 0], 0.5 + 0.5 * angle / np.abs(angle).max(), atol=1e-5)
+    np.testing.assert_allclose(chart.uv[:, 1], (y - y.min()) / (y.max() - y.min()), atol=1e-5)
+
+
 def test_a_harmonic_chart_is_a_bijection_even_where_the_face_overhangs():
     model = toy_model(rows=31, columns=31)
     mean = model.mean_shape.copy()

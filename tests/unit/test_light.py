@@ -48,6 +48,8 @@ def test_refuses_a_face_without_usable_texels():
         fit_light(albedo, colours, normals)
     with pytest.raises(ValueError, match="with albedo, got 50"):
         fit_light(albedo * 0, albedo, normals)
+    colours[8] = 0.5
+    np.testing.assert_allclose(sh_basis(normals) @ fit_light(albedo, colours, normals)[0], 1, atol=1e-6)
 
 
 def light_by_definition(albedo, colours, normals):

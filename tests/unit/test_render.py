@@ -93,6 +93,23 @@ def test_an_edge_or_a_corner_hides_what_lies_exactly_behind():
     assert visible_vertices(points, triangles, 5, 6).tolist() == [True] * 4 + [False] * 7
 
 
+def test_a_triangle_seen_edge_on_hides_nothing_and_one_of_a_pixel_what_is_behind():
+    behind = np.array([[2.0, 2, 0], [4, 2, 0], [2, 4, 0]])
+    edge_on = [[1.0, 2, 9], [5, 2, 9], [3, 2, 7]]
+    points = np.concatenate([behind, edge_on])
+    assert visible_vertices(points, np.array([[0, 2, 1], [3, 4, 5]]), 6, 6)[:3].all()
+    small = [[1.75, 1.5, 9.0], [2.75, 1.5, 9], [1.75, 2.5, 9]]
+    points = np.concatenate([behind, small])
+    assert visible_vertices(points, np.array([[0, 2, 1], [3, 5, 4]]), 6, 6).tolist() == [False] + [True] * 5
+
+
+def test_what_lies_on_the_border_of_the_picture_is_hidden_too():
+    corners = np.array([[-0.5, -0.5, 0], [5.5, -0.5, 0], [-0.5, 5.5, 0], [5.5, 5.5, 0]])
+    points = np.concatenate([corners, corners * [3, 3, 0] + [-5, -5, 9]])
+    assert visible_vertices(points[:4], HALVES, 6, 6).all()
+    assert not visible_vertices(points, np.concatenate([HALVES, HALVES + 4]), 6, 6).any()
+
+
 def test_clay_is_brightest_where_it_faces_the_light_and_leaves_the_background():
     model = toy_model(rows=41, columns=41)
     points = project(model.mean_shape.astype(np.float64), np.zeros(3), np.array([49.5, 49.5, 0.45]))
