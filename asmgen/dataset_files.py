@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 from PIL import Image
+from tqdm import tqdm
 
 from asmgen.folder_lock import LOCK_FILE, locked
 from asmgen.w300lp import UNFINISHED
@@ -69,7 +70,8 @@ def new_dataset(path: Path, *settings: object) -> Iterator[Path]:
 
 
 def run_on_model(
-    write: Callable, out_dir: Path, model: MorphableModel, tasks: Sequence[tuple], jobs: int
+    write: Callable, out_dir: Path, model: MorphableModel, tasks: Sequence[tuple], jobs: int,
+    progress: Callable[..., tqdm], unit: str, sizes: Sequence[int] | None = None,
 ) -> list:
     """Call a function for each task in worker processes, which share one copy of a face model.
 
@@ -85,21 +87,38 @@ def run_on_model(
         Small arguments.
     jobs : int
         Workers at most.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
+    unit : str
+        What the bar counts.
+    sizes : Sequence[int] | None
+        How many of these each task makes; None is one each.
 
     Returns
     -------
     list
         What the calls returned, in the order of the tasks.
     """
+    sizes = [1] * len(tasks) if sizes is None else sizes
     out_dir = out_dir.absolute()  # workers of an earlier call may be in another folder
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out_dir) as scratch:
-        shared_model = share(model, Path(scratch, "model"))
-        return run_tasks(_run_on_shared, [(write, out_dir, shared_model, *task) for task in tasks], jobs)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out_dir) as scratch, \
+            progress(total=sum(sizes), unit=unit, desc=out_dir.name) as bar:
+        shared_model, ticks = share(model, Path(scratch, "model")), Path(scratch, "ticks")
+        with writing(ticks):
+            ticks.touch()
+        return run_tasks(
+            _run_on_shared,
+            [(write, out_dir, shared_model, ticks, size, *task) for size, task in zip(sizes, tasks, strict=True)], jobs,
+            watch=lambda: bar.update(ticks.stat().st_size - bar.n),
+        )
 
 
-def _run_on_shared(write: Callable, out_dir: Path, shared_model: str, *task) -> object:
-    """One task of `run_on_model`."""
-    return write(out_dir, shared(shared_model), *task)
+def _run_on_shared(write: Callable, out_dir: Path, shared_model: str, ticks: Path, size: int, *task) -> object:
+    """One task of `run_on_model`; it adds its bytes to the file that the progress bar follows."""
+    result = write(out_dir, shared(shared_model), *task)
+    with writing(ticks), open(ticks, "ab", buffering=0) as file:
+        file.write(b"." * size)
+    return result
 
 
 def jpeg_bytes(picture: Image.Image) -> bytes:

@@ -12,9 +12,11 @@ Dimension key: K modes of a basis, H = W pixels of a photo.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from asmgen.dataset_files import check_numbers, jpeg_bytes, mat_bytes, new_dataset, run_on_model, write_whole
 from asmgen.synthetic_faces import SyntheticFace, check_face_model, random_face
@@ -28,7 +30,7 @@ _PHOTOS_A_TASK = 4
 
 def synthesize_300wlp(
     out_dir: Path, model: MorphableModel, count: int, seed: int = 0, jobs: int = 1, image_size: int = 450,
-    copies: int = 4, expressions: str = "normal",
+    copies: int = 4, expressions: str = "normal", progress: Callable[..., tqdm] = tqdm,
 ) -> list[Path]:
     """Write `count` photos of random faces with their annotation.
 
@@ -50,6 +52,8 @@ def synthesize_300wlp(
         Poses of each face; 1 gives every photo a face of its own, about upright and frontal.
     expressions : str
         How they are drawn, see `asmgen.synthetic_faces.random_face`.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
 
     Returns
     -------
@@ -60,11 +64,12 @@ def synthesize_300wlp(
     check_numbers(count=(count, 1), jobs=(jobs, 1), copies=(copies, 1), seed=(seed, 0), image_size=(image_size, 64))
     check_face_model(model, expressions)
     photos, settings = -(-count // copies), (count, seed, image_size, copies, expressions)
-    tasks = [
-        (range(first, min(first + _PHOTOS_A_TASK, photos)), *settings) for first in range(0, photos, _PHOTOS_A_TASK)
-    ]
+    parts = [range(first, min(first + _PHOTOS_A_TASK, photos)) for first in range(0, photos, _PHOTOS_A_TASK)]
+    sizes = [min(part.stop * copies, count) - part.start * copies for part in parts]
     with new_dataset(out_dir, "300wlp", model.sha256, *settings) as out_dir:
-        written = run_on_model(_write_photos, out_dir, model, tasks, jobs)
+        written = run_on_model(
+            _write_photos, out_dir, model, [(part, *settings) for part in parts], jobs, progress, "photo", sizes
+        )
     return [path for paths in written for path in paths]
 
 

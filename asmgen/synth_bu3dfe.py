@@ -11,11 +11,12 @@ means nothing, nor does WH.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from asmgen.dataset_files import bmp_bytes, check_numbers, new_dataset, npy_bytes, pts_bytes, run_on_model, write_whole
 from asmgen.scan_files import bnd_bytes, wrl_bytes
@@ -35,7 +36,7 @@ _CHANCE = tuple(b"bu3dfe")
 
 def synthesize_bu3dfe(
     out_dir: Path, people: int, levels: Sequence[int] = LEVELS, noise: float = 0.1, spacing: float = 1.6,
-    seed: int = 0, jobs: int = 1, image_size: int = 512,
+    seed: int = 0, jobs: int = 1, image_size: int = 512, progress: Callable[..., tqdm] = tqdm,
 ) -> list[str]:
     """Write scans and pictures of random people, on the open face model, as BU-3DFE has them.
 
@@ -57,6 +58,8 @@ def synthesize_bu3dfe(
         Processes.
     image_size : int
         Side of a picture, pixels.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def synthesize_bu3dfe(
     codes = ["NE00", *(f"{code}{level:02d}" for code in EXPRESSIONS for level in sorted(set(levels)))]
     tasks = [(person, code, noise, spacing, seed, image_size) for person in range(people) for code in codes]
     with new_dataset(out_dir, "bu3dfe", people, codes, noise, spacing, seed, image_size) as out_dir:
-        run_on_model(_write_expression, out_dir, open_face_model(), tasks, jobs)
+        run_on_model(_write_expression, out_dir, open_face_model(), tasks, jobs, progress, "scan")
     return [_person_name(person) for person in range(people)]
 
 

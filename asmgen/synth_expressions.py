@@ -11,9 +11,11 @@ People differ from those of `asmgen.synth` whatever the seeds: the random number
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from asmgen.dataset_files import check_numbers, new_dataset, run_on_model
 from asmgen.synth import random_poses, write_photo
@@ -28,7 +30,8 @@ _CHANCE = tuple(b"stress")
 
 
 def synthesize_expressions(
-    out_dir: Path, people: int, seed: int = 0, jobs: int = 1, image_size: int = 450
+    out_dir: Path, people: int, seed: int = 0, jobs: int = 1, image_size: int = 450,
+    progress: Callable[..., tqdm] = tqdm,
 ) -> list[Path]:
     """Write a photo of each person, unit and strength, with its annotation (`asmgen.synth.write_photo`).
 
@@ -44,6 +47,8 @@ def synthesize_expressions(
         Processes.
     image_size : int
         Side of a photo, pixels.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
 
     Returns
     -------
@@ -54,7 +59,9 @@ def synthesize_expressions(
     check_numbers(people=(people, 1), seed=(seed, 0), jobs=(jobs, 1), image_size=(image_size, 64))
     tasks = [(person, unit, seed, image_size) for person in range(people) for unit in UNITS]
     with new_dataset(out_dir, "expressions", people, seed, image_size) as out_dir:
-        written = run_on_model(_write_unit, out_dir, open_face_model(), tasks, jobs)
+        written = run_on_model(
+            _write_unit, out_dir, open_face_model(), tasks, jobs, progress, "photo", [len(STRENGTHS)] * len(tasks)
+        )
     return [path for paths in written for path in paths]
 
 

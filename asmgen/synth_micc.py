@@ -11,11 +11,13 @@ The landmarks of the frames and the truth are what the real dataset does not hav
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from asmgen.dataset_files import (
     bmp_bytes, check_numbers, jpeg_bytes, new_dataset, npy_bytes, pts_bytes, run_on_model, write_whole,
@@ -63,7 +65,7 @@ VIDEOS = {
 
 def synthesize_micc(
     out_dir: Path, subjects: int, frames: int = 8, noise: float = 0.1, spacing: float = 0.8, seed: int = 0,
-    jobs: int = 1, image_size: int = 400, mjpg: bool = False,
+    jobs: int = 1, image_size: int = 400, mjpg: bool = False, progress: Callable[..., tqdm] = tqdm,
 ) -> list[str]:
     """Write scans and videos of random subjects, on the open face model, as MICC Florence has them.
 
@@ -88,6 +90,8 @@ def synthesize_micc(
     mjpg : bool
         Videos are files of JPEGs one after another, and the landmarks a list in which frame 12 of
         ``Video/PTZ-Indoor.mjpg`` is called ``Video/PTZ-Indoor/0012.jpg``; else folders of frames.
+    progress : Callable[..., tqdm]
+        Makes the progress bar; called as tqdm is.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def synthesize_micc(
     settings = frames, noise, spacing, seed, image_size, mjpg
     tasks = [(number, part, *settings) for number in range(1, subjects + 1) for part in parts]
     with new_dataset(out_dir, "micc", subjects, *settings) as out_dir:
-        lists = run_on_model(_write_part, out_dir, open_face_model(), tasks, jobs)
+        lists = run_on_model(_write_part, out_dir, open_face_model(), tasks, jobs, progress, "part")
         if mjpg:
             write_whole(out_dir / LANDMARK_LIST, "".join(lists).encode())
     return names

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import Command
 from cli.errors import one_sentence
-from cli.output import report
+from cli.output import json_option, report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="PHOTO|FOLDER...", nargs=-1, required=True,
                 type=click.Path(exists=True, path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
@@ -27,9 +28,10 @@ from cli.output import report
 @click.option("--min-peak", type=click.FloatRange(min=0), default=0.1, show_default=True,
               help="Leave out photos whose heatmaps have a lower mean peak; 1 is a sure network, 0 keeps all.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
+@json_option
 def annotate(
     paths: tuple[Path, ...], out: Path, network: Path | None, position_maps: Path | None, boxes: Path | None,
-    kind: str, min_peak: float, device: str | None,
+    kind: str, min_peak: float, device: str | None, as_json: bool,
 ):
     """Find 68 landmarks in each PHOTO, and in each photo below each FOLDER, and write both into OUT as 300W-LP does.
 
@@ -58,4 +60,4 @@ def annotate(
             assert network
             trained = load_landmark_network(network).to(torch_device(device))
             find = LandmarkFinder(trained, landmark_crop_size(network), FaceLocator(boxes=boxes), min_peak)
-        report(run(photos, find, out, kind), len(photos))
+        report(run(photos, find, out, kind), len(photos), as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.command import Group, face_model_option
 from cli.errors import one_sentence
 from cli.output import is_quiet, json_option, progress, show
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from asmgen.pipeline import BuildSummary
 
 _MODEL_OPTIONS = (
-    click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`."),
+    face_model_option("'open', or a file of `face-model convert`."),
     click.option("--refit", is_flag=True, help="Fit the model to the landmarks; needs no BFM, ignores the annotated "
                                                "coefficients."),
     click.option("--chart", type=click.Choice(["default", "cylindrical", "harmonic", "file"]), default="default",
@@ -94,6 +95,7 @@ class _Limit(click.ParamType):
     """A number from 0, or 'off', which is None."""
 
     name = "number"
+    none = "off"  # what None is called in a saved file
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
         """Return the number that was given."""
@@ -127,7 +129,7 @@ def _threshold_options(command: Callable) -> Callable:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def build():
     """Build training datasets (HDF5 shards)."""
 

@@ -2,8 +2,10 @@
 
 import click
 
+from cli.command import Command
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str):
     """Print the script that lets SHELL complete `dualface`, its commands, options and files.

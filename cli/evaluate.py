@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.command import Group, face_model_option
 from cli.errors import one_sentence
 from cli.output import json_option, progress
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from model.evaluation.face_meshes import Photographed
 
 
-@click.group()
+@click.group(cls=Group)
 def evaluate():
     """Measure trained networks by the paper's protocols (Sec. IV-C to IV-E)."""
 
@@ -38,7 +39,7 @@ def evaluate():
               help="Photos in sheet.png at most, evenly spread from the best to the worst; 0 draws none.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
               help="Photos that go through a network together.")
-@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@face_model_option("The model that the runs were trained on.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json, curve.png and sheet.png.")
@@ -78,7 +79,7 @@ def aflw2000(root: Path, output: Path, face_model: str, as_json: bool, **chosen)
 @click.option("--all", "every", is_flag=True, help="Take all samples, not only those that the runs held out.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
               help="Photos that go through the networks together.")
-@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@face_model_option("The model that the runs were trained on.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and sheet.png.")
@@ -116,7 +117,7 @@ def texture(
 @click.option("--box", "boxes", nargs=4, type=float, multiple=True, metavar="L T R B",
               help="Face from eyebrows to chin, in pixels of the upright photo: once a photo, in order.")
 @click.option("--whole", is_flag=True, help="Each photo is itself the crop.")
-@click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on.")
+@face_model_option("The model that RUN was trained on.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and sheet.png.")
@@ -180,7 +181,7 @@ def scan_options(predictions_help: str, *others: Callable) -> Callable:
                           "pixels."),
         click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
                      help="Photos that go through the network together."),
-        click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on."),
+        face_model_option("The model that RUN was trained on."),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
         click.option("-o", "--output", metavar="OUT", required=True,
                      type=click.Path(file_okay=False, path_type=Path),
@@ -295,7 +296,7 @@ def _tell(table: Path, problems: list[str], as_json: bool, what: str = "cases") 
 @click.option("--label", "labels", multiple=True, help="Name of a run: once each, in order.  [default: the folders']")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
               help="Photos that go through a network together.")
-@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@face_model_option("The model that the runs were trained on.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder for table.md, results.json and expressions.png.")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import Command, face_model_option
 from cli.errors import one_sentence
-from cli.output import progress, say
+from cli.output import json_option, progress, tell
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="SHARDS|RUN", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--to", "form", required=True, type=click.Choice(["webdataset", "prnet", "onnx"]),
@@ -18,9 +19,11 @@ from cli.output import progress, say
 @click.option("--tar-size", type=click.IntRange(min=1), help="Samples a tar file.  [default: 1000]")
 @click.option("--texture", metavar="RUN", type=click.Path(exists=True, path_type=Path),
               help="Run of `train texture` to go with a geometry run (onnx).  [default: the linear albedo]")
-@click.option("--face-model", default="open", show_default=True,
-              help="The model that SHARDS of encoding params, or RUN, were made with.")
-def export(source: Path, out: Path, form: str, tar_size: int | None, texture: Path | None, face_model: str):
+@face_model_option("The model that SHARDS of encoding params, or RUN, were made with.")
+@json_option
+def export(
+    source: Path, out: Path, form: str, tar_size: int | None, texture: Path | None, face_model: str, as_json: bool
+):
     """Write SHARDS into the folder OUT, or the network of RUN into the file OUT, for other programs.
 
     RUN is one of `train fusion` or `train geometry`. A folder that is exported appears file by file, each whole; an
@@ -41,13 +44,14 @@ def export(source: Path, out: Path, form: str, tar_size: int | None, texture: Pa
             from model.onnx_export import export_onnx
 
             path, difference = export_onnx(load_dual_stream(source, texture, load_model(face_model), "cpu"), out)
-            say(f"wrote {path}; in ONNX Runtime it gives what torch gives to {difference:.1g}")
+            tell({"files": [path], "difference": difference},
+                 f"wrote {path}; in ONNX Runtime it gives what torch gives to {difference:.1g}", as_json)
             return
         from texgen.export import export_position_maps, export_webdataset
 
         if form == "prnet":
             count = export_position_maps(source, out, face_model, progress)
-            say(f"wrote {count} faces to {out}")
+            tell({"folder": out, "faces": count}, f"wrote {count} faces to {out}", as_json)
         else:
             paths = export_webdataset(source, out, face_model, tar_size or 1000, progress)
-            say(f"wrote {len(paths)} tar file(s) to {out}")
+            tell({"folder": out, "files": paths}, f"wrote {len(paths)} tar file(s) to {out}", as_json)

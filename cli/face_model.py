@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import FACE_MODEL, Group
 from cli.errors import one_sentence
-from cli.output import json_option, say, show
+from cli.output import json_option, say, show, tell
 
 
-@click.group()
+@click.group(cls=Group)
 def face_model():
     """Convert and describe morphable face models."""
 
@@ -19,7 +20,8 @@ def face_model():
               help="HDF5 file to write.")
 @click.option("--layout", type=click.Choice(["bfm-53490", "bfm-53215", "bfm-38365", "bfm-35709"]),
               help="Vertex layout wanted; the files that list its vertices must be among SRC.  [default: as read]")
-def convert(sources: tuple[Path, ...], output: Path, layout: str | None):
+@json_option
+def convert(sources: tuple[Path, ...], output: Path, layout: str | None, as_json: bool):
     """Read the published files of a face model and write it as one file.
 
     SRC is recognised by content: BFM 2009 (01_MorphableModel.mat with an expression basis and Model_info.mat),
@@ -38,11 +40,13 @@ def convert(sources: tuple[Path, ...], output: Path, layout: str | None):
         if layout:
             model = to_layout(model, layout, list(sources))
         save_model(model, output)
-    say(f"wrote {output}: {model.name}, {model.layout}, {len(model.mean_shape)} vertices")
+    count = len(model.mean_shape)
+    tell({"file": output, "name": model.name, "layout": model.layout, "vertices": count},
+         f"wrote {output}: {model.name}, {model.layout}, {count} vertices", as_json)
 
 
 @face_model.command()
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", type=FACE_MODEL)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
               help="Draw the first modes at +-3 sigma into this PNG.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import Group, face_model_option
 from cli.errors import one_sentence
-from cli.output import say
+from cli.output import json_option, tell
 
 
-@click.group()
+@click.group(cls=Group)
 def figure():
     """Draw what trained streams and fusion runs do, after the paper's Fig. 12 to 17."""
 
@@ -24,8 +25,9 @@ def figure_options(*others: Callable, samples: str = "4, evenly spread, held out
                      help="Picture to write."),
         click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
                      help=f"Sample to draw; repeat for more.  [default: {samples}]"),
-        click.option("--face-model", default="open", show_default=True, help="The model that SHARDS were built on."),
+        face_model_option("The model that SHARDS were built on."),
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
+        json_option,
     )
 
     def decorate(command: Callable) -> Callable:
@@ -143,10 +145,10 @@ def fusion(output: Path, **chosen):
     _draw(fusion_figure, output, **chosen)
 
 
-def _draw(function: Callable, output: Path, samples: tuple[int, ...], face_model: str, **chosen):
+def _draw(function: Callable, output: Path, samples: tuple[int, ...], face_model: str, as_json: bool, **chosen):
     """Save what a function of `model.figures` draws."""
     from bfm.model_file import load_model
 
     with one_sentence():
         function(**chosen, samples=samples or None, face_model=load_model(face_model)).save(output)
-    say(f"wrote {output}")
+    tell({"file": output}, f"wrote {output}", as_json)

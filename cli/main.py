@@ -1,10 +1,11 @@
 """The command group; subcommands are imported only when called, so that `--help` answers at once."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import click
+
+from cli.command import Group
 
 COMMANDS = {
     "face-model": ("cli.face_model", "face_model", "Convert and describe morphable face models."),
@@ -24,7 +25,7 @@ COMMANDS = {
 """Name -> module, function, one line for the list of commands."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands live in modules that are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,23 +53,9 @@ class LazyGroup(click.Group):
             ctx.exit(130)
 
 
-def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Read --config, before commands take their defaults."""
-    if path and not ctx.resilient_parsing:
-        from cli.config_file import read_defaults
-
-        ctx.default_map = read_defaults(path, ctx)
-    return path
-
-
 @click.command("dualface", cls=LazyGroup, context_settings={"max_content_width": 110})
 @click.version_option(package_name="dualface", prog_name="dualface")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars, and no word of what was written; errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="With an error, also where in the program it came up.")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), callback=_defaults,
-              help="Options of commands from a TOML file: a table a command, [build.asmd], and keys as options, "
-                   "jobs = 8. What is typed wins.")
-def main(quiet: bool, verbose: bool, config: Path | None):
+def main():
     """Face reconstruction datasets and a dual-stream network, from 300W-LP to a mesh.
 
     \b

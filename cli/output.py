@@ -1,8 +1,7 @@
-"""What commands print: bars, lines, JSON; more with `dualface -v`, less with `-q`."""
+"""What commands print: bars, lines, JSON; more with -v, less with -q."""
 
 import json
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,18 +13,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def is_quiet() -> bool:
-    """Whether `dualface -q` was given."""
-    return _level("quiet")
+    """Whether -q was given."""
+    return _is_noted("quiet")
 
 
 def is_verbose() -> bool:
-    """Whether `dualface -v` was given."""
-    return _level("verbose")
+    """Whether -v was given."""
+    return _is_noted("verbose")
 
 
-def _level(name: str) -> bool:
+def _is_noted(name: str) -> bool:
     context = click.get_current_context(silent=True)
-    return bool(context and context.find_root().params.get(name))
+    return bool(context and context.meta.get(f"dualface.{name}"))
 
 
 def progress(*arguments: Any, **settings: Any) -> Any:
@@ -35,14 +34,22 @@ def progress(*arguments: Any, **settings: Any) -> Any:
     return tqdm(*arguments, disable=True if is_quiet() else None, dynamic_ncols=True, **settings)
 
 
-def report(outcomes: Iterable[Any], count: int) -> None:
-    """Print what became of each of `count` photos, an object with an `error` where it failed; SystemExit if any did."""
-    failed = 0
-    bar = progress(outcomes, total=count, unit="photo")
-    for outcome in bar:
+def report(outcomes: Iterable[Any], count: int, as_json: bool = False) -> None:
+    """Print what became of each of `count` photos, an object with an `error` where it failed; SystemExit if any did.
+
+    JSON is one document when all are done, with every outcome; errors go to stderr in either case.
+    """
+    done, failed = [], 0
+    for outcome in progress(outcomes, total=count, unit="photo"):
         failed += bool(outcome.error)
-        if outcome.error or not is_quiet():
-            bar.write(str(outcome), file=sys.stderr if outcome.error else sys.stdout)
+        if outcome.error:
+            _line(outcome, err=True)
+        elif not as_json:
+            say(outcome)
+        if as_json:
+            done.append(outcome)
+    if as_json:
+        show({"photos": done, "failed": failed}, as_json)
     if failed:
         click.echo(f"{failed} of {count} photos failed", err=True)
         raise SystemExit(1)
@@ -51,7 +58,23 @@ def report(outcomes: Iterable[Any], count: int) -> None:
 def say(text: object) -> None:
     """Print what was done, but not with -q."""
     if not is_quiet():
-        click.echo(text)
+        _line(text)
+
+
+def _line(text: object, err: bool = False) -> None:
+    """Print a line, above a bar if there is one."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        click.echo(text, err=err)
+
+
+def tell(facts: dict, text: str, as_json: bool) -> None:
+    """Print what was written: as JSON, or in a sentence, which -q leaves out."""
+    if as_json:
+        show(facts, as_json)
+    else:
+        say(text)
 
 
 def show(value: Any, as_json: bool) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import Command, face_model_option
 from cli.errors import one_sentence
-from cli.output import report
+from cli.output import json_option, report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="PHOTO|FOLDER...", nargs=-1, required=True,
                 type=click.Path(exists=True, path_type=Path))
 @click.option("--checkpoint", metavar="RUN", required=True, type=click.Path(exists=True, path_type=Path),
@@ -43,13 +44,14 @@ from cli.output import report
               help="From the model's origin, mm; inf is a scaled orthographic camera.  [default: that of RUN]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Photos that go through the networks together.")
-@click.option("--face-model", default="open", show_default=True, help="The model that RUN was trained on.")
+@face_model_option("The model that RUN was trained on.")
 @click.option("--device", help="torch device.  [default: the GPU if there is one]")
+@json_option
 def reconstruct(
     paths: tuple[Path, ...], checkpoint: Path, texture: Path | None, output: Path, landmarks: tuple[Path, ...],
     boxes: tuple, whole: bool, meshes: tuple[str, ...], turntable: bool, neutral: bool, other: Path | None,
     refine_steps: int, identity: Path | None, parsing: Path | None, camera_distance: float | None, batch_size: int,
-    face_model: str, device: str | None,
+    face_model: str, device: str | None, as_json: bool,
 ):
     """Reconstruct the face in each PHOTO, and in each photo below each FOLDER.
 
@@ -83,4 +85,4 @@ def reconstruct(
         writer = FaceWriter(
             faces, meshes or MESHES, turntable, neutral, face_in(other, reconstructor, locator) if other else None
         )
-        report(run(photos, locator, reconstructor, writer, output, batch_size), len(photos))
+        report(run(photos, locator, reconstructor, writer, output, batch_size), len(photos), as_json)

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import click
 
+from cli.command import FACE_MODEL, Command
 from cli.errors import one_sentence
 from cli.output import json_option, say, show
 
 SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True, path_type=Path))
 
 
-@click.command()
+@click.command(cls=Command)
 @SHARDS
 @click.option("--sample", "samples", type=int, multiple=True,
               help="Sample to draw; repeat for more.  [default: 8, or 100 crops, evenly spread]")
 @click.option("--rejected", is_flag=True, help="Draw the photos that were left out, with their reasons.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
-@click.option("--face-model", help="Model file for shards of another model than 'open'.")
+@click.option("--face-model", type=FACE_MODEL, help="Model file for shards of another model than 'open'.")
 @json_option
 def inspect(
     shards: Path, samples: tuple[int, ...], rejected: bool, output: Path | None, face_model: str | None, as_json: bool
@@ -48,7 +49,7 @@ def inspect(
                 say(f"wrote {output}")
 
 
-@click.command()
+@click.command(cls=Command)
 @SHARDS
 @json_option
 def verify(shards: Path, as_json: bool):

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from cli.command import Group, face_model_option
 from cli.errors import one_sentence
-from cli.output import say
+from cli.output import json_option, progress, tell
 
 
-@click.group()
+@click.group(cls=Group)
 def synth():
     """Render datasets with exact ground truth."""
 
@@ -16,15 +17,16 @@ def synth():
 @synth.command("300wlp")
 @click.argument("out_dir", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", type=click.IntRange(min=1), required=True, help="Number of images.")
-@click.option("--face-model", default="open", show_default=True, help="'open', or a file of `face-model convert`.")
+@face_model_option("'open', or a file of `face-model convert`.")
 @click.option("--expressions", type=click.Choice(["normal", "acts"]), default="normal", show_default=True,
               help="Each mode from a normal distribution, or a few acts of the open face model (smile, wink, ...) "
                    "at once, without the pairs that `synth expressions` holds out.")
 @click.option("--image-size", type=click.IntRange(min=64), default=450, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+@json_option
 def synth_300wlp(
-    out_dir: Path, count: int, face_model: str, expressions: str, image_size: int, seed: int, jobs: int
+    out_dir: Path, count: int, face_model: str, expressions: str, image_size: int, seed: int, jobs: int, as_json: bool
 ):
     """Render faces into OUT in the layout of 300W-LP: photos, .mat annotations, landmarks.
 
@@ -36,9 +38,10 @@ def synth_300wlp(
 
     with one_sentence():
         synthesize_300wlp(
-            out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size, expressions=expressions
+            out_dir, load_model(face_model), count, seed=seed, jobs=jobs, image_size=image_size,
+            expressions=expressions, progress=progress,
         )
-    say(f"rendered {count} images into {out_dir}")
+    tell({"folder": out_dir, "photos": count}, f"rendered {count} images into {out_dir}", as_json)
 
 
 @synth.command("expressions")
@@ -47,7 +50,8 @@ def synth_300wlp(
 @click.option("--image-size", type=click.IntRange(min=64), default=450, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
-def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jobs: int):
+@json_option
+def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jobs: int, as_json: bool):
     """Render the expression stress set into OUT, in the layout of 300W-LP.
 
     Each person opens the mouth, pouts, smiles, raises the brows, closes the eyes, and makes two acts at once that
@@ -59,8 +63,11 @@ def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jo
     from asmgen.synth_expressions import synthesize_expressions
 
     with one_sentence():
-        written = synthesize_expressions(out_dir, people, seed=seed, jobs=jobs, image_size=image_size)
-    say(f"rendered {len(written)} images of {people} people into {out_dir}")
+        written = synthesize_expressions(
+            out_dir, people, seed=seed, jobs=jobs, image_size=image_size, progress=progress
+        )
+    tell({"folder": out_dir, "photos": len(written), "people": people},
+         f"rendered {len(written)} images of {people} people into {out_dir}", as_json)
 
 
 @synth.command("micc")
@@ -76,9 +83,10 @@ def synth_expressions(out_dir: Path, people: int, image_size: int, seed: int, jo
 @click.option("--image-size", type=click.IntRange(min=64), default=400, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+@json_option
 def synth_micc(
     out_dir: Path, subjects: int, frames: int, noise: float, spacing: float, mjpg: bool, image_size: int, seed: int,
-    jobs: int,
+    jobs: int, as_json: bool,
 ):
     """Render scans and videos into OUT in the layout of MICC Florence, with the truth in OUT/truth.
 
@@ -88,11 +96,12 @@ def synth_micc(
     from asmgen.synth_micc import synthesize_micc
 
     with one_sentence():
-        synthesize_micc(
+        names = synthesize_micc(
             out_dir, subjects, frames=frames, noise=noise, spacing=spacing, seed=seed, jobs=jobs,
-            image_size=image_size, mjpg=mjpg,
+            image_size=image_size, mjpg=mjpg, progress=progress,
         )
-    say(f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}")
+    tell({"folder": out_dir, "subjects": names},
+         f"rendered {subjects} subjects with 3 videos of {frames} frames each into {out_dir}", as_json)
 
 
 @synth.command("bu3dfe")
@@ -107,9 +116,10 @@ def synth_micc(
 @click.option("--image-size", type=click.IntRange(min=64), default=512, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes.")
+@json_option
 def synth_bu3dfe(
     out_dir: Path, people: int, levels: tuple[int, ...], noise: float, spacing: float, image_size: int, seed: int,
-    jobs: int,
+    jobs: int, as_json: bool,
 ):
     """Render scans and pictures of seven expressions into OUT in the layout of BU-3DFE, with the truth in OUT/truth.
 
@@ -119,7 +129,10 @@ def synth_bu3dfe(
     from asmgen.synth_bu3dfe import synthesize_bu3dfe
 
     with one_sentence():
-        synthesize_bu3dfe(
-            out_dir, people, levels, noise=noise, spacing=spacing, seed=seed, jobs=jobs, image_size=image_size
+        names = synthesize_bu3dfe(
+            out_dir, people, levels, noise=noise, spacing=spacing, seed=seed, jobs=jobs, image_size=image_size,
+            progress=progress,
         )
-    say(f"rendered {people} people with {1 + 6 * len(set(levels))} scans each into {out_dir}")
+    scans = 1 + 6 * len(set(levels))
+    tell({"folder": out_dir, "people": names, "scans": scans},
+         f"rendered {people} people with {scans} scans each into {out_dir}", as_json)

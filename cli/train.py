@@ -7,11 +7,26 @@ from typing import Any
 
 import click
 
+from cli.command import Command, Group, face_model_option
+from cli.config_file import save_command
 from cli.errors import one_sentence
-from cli.output import say
+from cli.output import json_option, progress, say, tell
 
 
-@click.group()
+class Training(Command):
+    """A command that saves what was asked while it runs (`_Log`)."""
+
+    def save(self, ctx: click.Context) -> None:
+        """Nothing more is to be saved."""
+
+
+class TrainingGroup(Group):
+    """The commands that train."""
+
+    command_class = Training
+
+
+@click.group(cls=TrainingGroup)
 def train():
     """Train a network from shards.
 
@@ -47,6 +62,7 @@ def run_options(learning_rate: float, batch_size: int = 8) -> Callable:
         click.option("--device", help="torch device.  [default: the GPU if there is one]"),
         click.option("--resume", is_flag=True,
                      help="Go on from the checkpoint in RUN; start where there is none yet."),
+        json_option,
     )
 
     def decorate(command: Callable) -> Callable:
@@ -84,9 +100,7 @@ corruption_option = click.option(
     help="Probability of each: the crop partly covered, grey, of harsh tones, blurred, noisy. For rendered photos, "
          "which are cleaner than real ones.",
 )
-face_model_option = click.option(
-    "--face-model", default="open", show_default=True, help="The model that SHARDS were built on."
-)
+shards_model = face_model_option("The model that SHARDS were built on.")
 
 
 @train.command()
@@ -94,7 +108,7 @@ face_model_option = click.option(
 @width_option
 @compile_option
 @corruption_option
-@face_model_option
+@shards_model
 @click.option("--parameter-steps", type=click.IntRange(min=0), default=20_000, show_default=True,
               help="Steps of the first phase: encoder and parameters (eq. 4).")
 @click.option("--stream-steps", type=click.IntRange(min=0), default=180_000, show_default=True,
@@ -113,8 +127,8 @@ face_model_option = click.option(
 @click.option("--symmetry/--no-symmetry", default=None,
               help="Loss of eq. 6.  [default: symmetry; a single map has none]")
 @click.option("--smoothness/--no-smoothness", default=True, show_default=True, help="Loss of eq. 7.")
-def geometry(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
-             face_model: str, encoder_weights: Path | None, symmetry: bool | None, smoothness: bool, **settings):
+def geometry(shards: tuple[Path, ...], output: Path, face_model: str, encoder_weights: Path | None,
+             symmetry: bool | None, smoothness: bool, **settings):
     """Train the geometry stream on the attribute map shards in SHARDS.
 
     Several builds, of photos and of rendered faces for example, are trained on together. The paper's comparisons are
@@ -129,12 +143,9 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int | None, device
 
     symmetry = settings["shape"] != "single" if symmetry is None else symmetry
     off: dict[str, Any] = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
-    with _training(device, workers) as workers:
+    with _training(settings) as run:
         config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
-        checkpoint = train_geometry(
-            shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record
-        )
-        _echo_written(checkpoint)
+        run.tell(train_geometry(shards, output, config, load_model(face_model), **run.options))
 
 
 @train.command()
@@ -144,8 +155,7 @@ def geometry(shards: tuple[Path, ...], output: Path, workers: int | None, device
 @click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps of the run.")
 @click.option("--stacks", type=click.IntRange(min=1), default=4, show_default=True,
               help="Hourglasses, each refining the last one's heatmaps.")
-def landmarks(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
-              **settings):
+def landmarks(shards: tuple[Path, ...], output: Path, **settings):
     """Train the landmark network on the photos and projected landmarks in SHARDS, of any kind.
 
     `train texture --landmarks` takes RUN, or a 3D-FAN file of the face-alignment package in its place.
@@ -156,10 +166,9 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int | None, devic
     from model.config import LandmarkConfig
     from model.train_landmarks import train_landmarks
 
-    config = LandmarkConfig(**run_settings(**settings))
-    with _training(device, workers) as workers:
-        checkpoint = train_landmarks(shards, output, config, device, workers, resume, on_log=_echo_record)
-        _echo_written(checkpoint)
+    with _training(settings) as run:
+        config = LandmarkConfig(**run_settings(**settings))
+        run.tell(train_landmarks(shards, output, config, **run.options))
 
 
 @train.command()
@@ -172,8 +181,7 @@ def landmarks(shards: tuple[Path, ...], output: Path, workers: int | None, devic
               help="Radians that a face must be closer to its own person than to another.")
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=64.0, show_default=True,
               help="Factor on the cosines, which are the logits.")
-def identity(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool, depth: str,
-             **settings):
+def identity(shards: tuple[Path, ...], output: Path, depth: str, **settings):
     """Train the network that tells people apart, for the identity loss (eq. 21), on SHARDS of kind asmd or ftd.
 
     All re-posed and mirrored copies of a photo are one person. `train fusion --identity` takes RUN, or an ArcFace
@@ -185,17 +193,16 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int | None, device
     from model.config import IdentityConfig
     from model.train_identity import train_identity
 
-    config = IdentityConfig(depth=int(depth), **run_settings(**settings))
-    with _training(device, workers) as workers:
-        checkpoint = train_identity(shards, output, config, device, workers, resume, on_log=_echo_record)
-        _echo_written(checkpoint)
+    with _training(settings) as run:
+        config = IdentityConfig(depth=int(depth), **run_settings(**settings))
+        run.tell(train_identity(shards, output, config, **run.options))
 
 
 @train.command()
 @run_options(learning_rate=1e-4)
 @width_option
 @compile_option
-@face_model_option
+@shards_model
 @click.option("--steps", type=click.IntRange(min=1), default=200_000, show_default=True,
               help="Steps of the run; the learning rate falls to 0 over the second half.")
 @click.option("--perceptual", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -216,9 +223,8 @@ def identity(shards: tuple[Path, ...], output: Path, workers: int | None, device
 @click.option("--reconstruction/--no-reconstruction", default=True, show_default=True, help="Loss of eq. 15.")
 @click.option("--adversarial/--no-adversarial", default=True, show_default=True, help="Loss of eq. 16.")
 @click.option("--contextual/--no-contextual", default=True, show_default=True, help="Loss of eq. 17.")
-def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
-            face_model: str, perceptual: Path | None, geometry: Path | None, landmarks: Path | None,
-            reconstruction: bool, adversarial: bool, contextual: bool, **settings):
+def texture(shards: tuple[Path, ...], output: Path, face_model: str, perceptual: Path | None, geometry: Path | None,
+            landmarks: Path | None, reconstruction: bool, adversarial: bool, contextual: bool, **settings):
     """Train the texture stream on the facial texture shards in SHARDS.
 
     Two trained networks help: features that the contextual loss compares (--perceptual, or else --geometry), and the
@@ -234,13 +240,13 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device:
 
     losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
     off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(device, workers) as workers:
+    with _training(settings) as run:
         config = TextureConfig(**off, **run_settings(**settings))
         checkpoint = train_texture(
-            shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
+            shards, output, config, load_model(face_model), **run.options,
             perceptual=perceptual, geometry=geometry, landmarks=landmarks,
         )
-        _echo_written(checkpoint)
+        run.tell(checkpoint)
 
 
 @train.command()
@@ -257,7 +263,7 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device:
 @click.option("--parsing", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="BiSeNet face parsing file: what hides the face is left out of the pixel loss.  [default: all that "
                    "is drawn counts]")
-@click.option("--face-model", default="open", show_default=True, help="The model that the runs were trained on.")
+@face_model_option("The model that the runs were trained on.")
 @click.option("--camera-distance", type=click.FloatRange(min=0, min_open=True), default=1000.0, show_default=True,
               help="Of the camera from the face model's origin, millimetres; inf is 300W-LP's orthographic camera.")
 @click.option("--warm-up-steps", type=click.IntRange(min=0), default=500, show_default=True,
@@ -266,9 +272,9 @@ def texture(shards: tuple[Path, ...], output: Path, workers: int | None, device:
 @click.option("--pixel/--no-pixel", default=True, show_default=True, help="Loss of eq. 20.")
 @click.option("--identity-loss/--no-identity", default=True, show_default=True, help="Loss of eq. 21.")
 @click.option("--alignment/--no-alignment", default=True, show_default=True, help="Loss of eq. 22.")
-def fusion(shards: tuple[Path, ...], output: Path, workers: int | None, device: str | None, resume: bool,
-           face_model: str, geometry: Path, texture: Path | None, identity: Path | None, landmarks: Path | None,
-           parsing: Path | None, pixel: bool, identity_loss: bool, alignment: bool, **settings):
+def fusion(shards: tuple[Path, ...], output: Path, face_model: str, geometry: Path, texture: Path | None,
+           identity: Path | None, landmarks: Path | None, parsing: Path | None, pixel: bool, identity_loss: bool,
+           alignment: bool, **settings):
     """Fine-tune a geometry and a texture stream together on the photos in SHARDS, of any kind, by rendering them.
 
     What else SHARDS hold of their faces is not trained on; it is compared with at each validation, on held-out
@@ -283,20 +289,20 @@ def fusion(shards: tuple[Path, ...], output: Path, workers: int | None, device: 
 
     losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
     off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(device, workers) as workers:
+    with _training(settings) as run:
         config = FusionConfig(**off, **run_settings(**settings))
         checkpoint = train_fusion(
-            shards, output, config, load_model(face_model), device, workers, resume, on_log=_echo_record,
+            shards, output, config, load_model(face_model), **run.options,
             geometry=geometry, texture=texture, identity=identity, landmarks=landmarks, parsing=parsing,
         )
-        _echo_written(checkpoint)
+        run.tell(checkpoint)
 
 
 @contextmanager
-def _training(device: str | None, workers: int | None) -> Iterator[int]:
+def _training(settings: dict) -> Iterator["_Run"]:
     """Train with the other processes that torchrun started, if it did, and say in one sentence what ended a run.
 
-    Yields the processes that decode.
+    Takes from the settings what only tells how to train.
     """
     import torch
 
@@ -304,29 +310,40 @@ def _training(device: str | None, workers: int | None) -> Iterator[int]:
     from model.distributed import is_first, trains_on_gpu, training_processes
     from model.stopping import Stopped
 
+    device, workers, resume, as_json = (settings.pop(name) for name in ("device", "workers", "resume", "as_json"))
     with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError), training_processes(device):
+        workers = default_workers(trains_on_gpu(device)) if workers is None else workers
         try:
-            yield default_workers(trains_on_gpu(device)) if workers is None else workers
+            yield _Run(as_json, device=device, workers=workers, resume=resume)
         except Stopped as stopped:
             if is_first():
                 click.echo(str(stopped), err=True)
             raise click.exceptions.Exit(128 + stopped.number) from stopped  # as of a process that the signal ended
 
 
-def _echo_written(checkpoint: Path):
-    """Say where the result is, once."""
-    from model.distributed import is_first
+class _Run:
+    """What a run is given, and what is told of it, by the first process."""
 
-    if is_first():
-        say(f"wrote {checkpoint}")
+    def __init__(self, as_json: bool, **options: Any):
+        self.options = {**options, "on_log": self._log, "progress": progress}
+        self._as_json, self._saved = as_json, False
 
+    def _log(self, record: dict) -> None:
+        """Print a record on a line; with the first, when the folder is this run's own, save what was asked."""
+        if not self._saved:
+            save_command(click.get_current_context())
+            self._saved = True
+        if self._as_json:
+            return
+        values = record.get("validation", record)
+        say(record["note"] if "note" in record else (
+            f"step {record['step']}{'  validation' * ('validation' in record)}  "
+            + "  ".join(f"{key} {value:.4g}" for key, value in values.items() if key != "step")
+        ))
 
-def _echo_record(record: dict):
-    """Print one record of the log on a line."""
-    if "note" in record:
-        say(record["note"])
-        return
-    values = record.get("validation", record)
-    say(f"step {record['step']}{'  validation' * ('validation' in record)}  " + "  ".join(
-        f"{key} {value:.4g}" for key, value in values.items() if key != "step"
-    ))
+    def tell(self, checkpoint: Path) -> None:
+        """Say where the result is, once."""
+        from model.distributed import is_first
+
+        if is_first():
+            tell({"checkpoint": checkpoint}, f"wrote {checkpoint}", self._as_json)

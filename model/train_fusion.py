@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 from bfm.light import sh_basis
 from bfm.model_file import load_model
@@ -47,6 +48,7 @@ GREY = 0.7
 def train_fusion(
     shards: str | Path | Sequence, run_dir: Path, config: FusionConfig, model: MorphableModel | None = None,
     device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
     *, geometry: Path, texture: Path | None = None, identity: Path | None = None, landmarks: Path | None = None,
     parsing: Path | None = None,
 ) -> Path:
@@ -71,6 +73,8 @@ def train_fusion(
         Go on from the checkpoint in `run_dir`; the runs and networks must be the same.
     on_log : Callable[[dict], None] | None
         Given each record of the log.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of the first process alone; called as tqdm is. None is no bar.
     geometry : Path
         Geometry run to start from, or a fusion run, to go on from it on other photos.
     texture : Path | None
@@ -112,7 +116,7 @@ def train_fusion(
         aligner=aligner if config.lambda_identity or config.lambda_alignment else None,
         parsing=load_parsing_network(parsing) if parsing else None,
     )
-    return run_training(task, run_dir, config, resume, on_log)
+    return run_training(task, run_dir, config, resume, on_log, progress)
 
 
 class FusionTask(Task):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from asmgen.maps import AttributeMaps
 from bfm.model_file import load_model
@@ -29,6 +30,7 @@ from model.vgg import load_vgg
 def train_geometry(
     shards: str | Path | Sequence, run_dir: Path, config: GeometryConfig, model: MorphableModel | None = None,
     device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
 ) -> Path:
     """Train the geometry stream on ASMD shards.
 
@@ -50,6 +52,8 @@ def train_geometry(
         Go on from the checkpoint in `run_dir`.
     on_log : Callable[[dict], None] | None
         Given each record of the log.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of the first process alone; called as tqdm is. None is no bar.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def train_geometry(
     dataset = FaceDataset(shards)
     model, maps = map_space(dataset.attributes, model or load_model("open"), dataset.chart_uv)
     task = GeometryTask(dataset, model, maps, config, torch_device(device), workers)
-    return run_training(task, run_dir, config, resume, on_log)
+    return run_training(task, run_dir, config, resume, on_log, progress)
 
 
 def default_device() -> str:

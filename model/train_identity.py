@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from bfm.pose import transform_points
 from model.augment import draw_changes
@@ -30,6 +31,7 @@ from model.trainer import Task, run_training
 def train_identity(
     shards: str | Path | Sequence, run_dir: Path, config: IdentityConfig, device: str | None = None, workers: int = 0,
     resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
 ) -> Path:
     """Train the identity network on shards of faces.
 
@@ -49,6 +51,8 @@ def train_identity(
         Go on from the checkpoint in `run_dir`.
     on_log : Callable[[dict], None] | None
         Given each record of the log.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of the first process alone; called as tqdm is. None is no bar.
 
     Returns
     -------
@@ -57,7 +61,8 @@ def train_identity(
         `torch_device` and `split_identities`.
     """
     dataset = FaceDataset(shards, LANDMARKS)
-    return run_training(IdentityTask(dataset, config, torch_device(device), workers), run_dir, config, resume, on_log)
+    task = IdentityTask(dataset, config, torch_device(device), workers)
+    return run_training(task, run_dir, config, resume, on_log, progress)
 
 
 class PersonCentres(nn.Module):

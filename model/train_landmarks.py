@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from model.batches import prepare_landmarks
 from model.config import LandmarkConfig
@@ -20,6 +21,7 @@ from model.trainer import Task, run_training
 def train_landmarks(
     shards: str | Path | Sequence, run_dir: Path, config: LandmarkConfig, device: str | None = None, workers: int = 0,
     resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
 ) -> Path:
     """Train the landmark network on shards of faces.
 
@@ -39,6 +41,8 @@ def train_landmarks(
         Go on from the checkpoint in `run_dir`.
     on_log : Callable[[dict], None] | None
         Given each record of the log.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of the first process alone; called as tqdm is. None is no bar.
 
     Returns
     -------
@@ -47,7 +51,8 @@ def train_landmarks(
         `torch_device` and `split_identities`.
     """
     dataset = FaceDataset(shards, LANDMARKS)
-    return run_training(LandmarkTask(dataset, config, torch_device(device), workers), run_dir, config, resume, on_log)
+    task = LandmarkTask(dataset, config, torch_device(device), workers)
+    return run_training(task, run_dir, config, resume, on_log, progress)
 
 
 def heatmap_loss(heatmaps: Sequence[torch.Tensor], truth: torch.Tensor) -> torch.Tensor:

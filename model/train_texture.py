@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 from bfm.charts import Chart
 from bfm.model_file import load_model
@@ -39,6 +40,7 @@ SHEET_ROWS = 6
 def train_texture(
     shards: str | Path | Sequence, run_dir: Path, config: TextureConfig, model: MorphableModel | None = None,
     device: str | None = None, workers: int = 0, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
     *, perceptual: Path | None = None, geometry: Path | None = None, landmarks: Path | None = None,
 ) -> Path:
     """Train the texture stream on FTD shards.
@@ -61,6 +63,8 @@ def train_texture(
         Go on from the checkpoint in `run_dir`; the frozen networks must be the same.
     on_log : Callable[[dict], None] | None
         Given each record of the log.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of the first process alone; called as tqdm is. None is no bar.
     perceptual : Path | None
         VGG-19 weights for the contextual loss (`load_perceptual`).
     geometry : Path | None
@@ -101,7 +105,7 @@ def train_texture(
     task = TextureTask(
         dataset, face, chart, config, torch_device(device), workers, phi=phi, landmarks=network, geometry=stream
     )
-    return run_training(task, run_dir, config, resume, on_log)
+    return run_training(task, run_dir, config, resume, on_log, progress)
 
 
 def albedo_predictor(run: Path, attributes: dict) -> GeometryStream:

@@ -12,12 +12,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 from asmgen.folder_lock import locked
 from model.checkpoint import CHECKPOINT_NAME, FAILURE_NAME, load_checkpoint, restore, save_checkpoint
@@ -137,7 +139,8 @@ class Task(ABC):
 
 
 def run_training(
-    task: Task, run_dir: Path, config: RunConfig, resume: bool = False, on_log: Callable[[dict], None] | None = None
+    task: Task, run_dir: Path, config: RunConfig, resume: bool = False, on_log: Callable[[dict], None] | None = None,
+    progress: Callable[..., tqdm] | None = None,
 ) -> Path:
     """Train until the steps of the config are done.
 
@@ -154,6 +157,8 @@ def run_training(
         that of a run that was never stopped, wherever it was stopped or killed.
     on_log : Callable[[dict], None] | None
         Given each record as it is added to the log, in the first process.
+    progress : Callable[..., tqdm] | None
+        Makes the progress bar, of all steps, in the first process; called as tqdm is. None is no bar.
 
     Returns
     -------
@@ -181,20 +186,27 @@ def run_training(
         run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir) if is_first() else nullcontext():
         try:
-            _train(task, run_dir, config, resume, on_log if on_log and is_first() else lambda record: None)
+            _train(
+                task, run_dir, config, resume, on_log if on_log and is_first() else lambda record: None,
+                progress if progress and is_first() else partial(tqdm, disable=True),
+            )
         except NotFinite as failure:
             raise FloatingPointError(save_failure(task, run_dir, failure)) from failure
     return run_dir / CHECKPOINT_NAME
 
 
-def _train(task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: Callable[[dict], None]):
+def _train(
+    task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: Callable[[dict], None],
+    progress: Callable[..., tqdm],
+):
     """`run_training`, once the folder is this run's own."""
     start, steps, validated = _resume(task, run_dir, config, on_log) if resume else _start(task, run_dir, config)
     synchronise_(task.networks.values(), task.optimisers.values())
     unlogged, saved = Unlogged(start - len(steps), steps), start
     drawn = time.perf_counter()
     with RunLog(run_dir / LOG_NAME if is_first() else Path(os.devnull)) as log, \
-            GradientWatch(task.optimisers) as gradients, StopSignals() as stop:
+            GradientWatch(task.optimisers) as gradients, StopSignals() as stop, \
+            progress(total=config.steps, initial=start, unit="step", desc=run_dir.name) as bar:
 
         def record(entry: dict):
             log.add(entry)
@@ -246,6 +258,7 @@ def _train(task: Task, run_dir: Path, config: RunConfig, resume: bool, on_log: C
             except FloatingPointError as error:
                 raise NotFinite(step, {}, str(error)) from error
             done = step + 1
+            bar.update()
             saving = done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0 or gradients.broken:
                 losses = unlogged.means()

@@ -19,6 +19,7 @@ from toy_asmd import write_toy_asmd
 
 from asmgen.shards import ShardSet
 from bfm.model_file import save_model
+from cli.command import Command, Group
 from cli.config_file import read_defaults
 from cli.errors import one_sentence
 from cli.main import COMMANDS, LazyGroup, main
@@ -90,7 +91,7 @@ def test_verbose_says_where_an_error_came_up(places):
 @pytest.fixture
 def program() -> click.Group:
     """A group with the options of `dualface`, and a command that tells what reaches it."""
-    @click.command()
+    @click.command(cls=Command)
     @click.option("--times", type=click.IntRange(1, 9), default=1)
     @click.option("--word-of-it", "words", multiple=True)
     @click.option("--loud/--soft", default=False)
@@ -106,7 +107,7 @@ def program() -> click.Group:
         with one_sentence():
             raise KeyboardInterrupt
 
-    group = click.Group("inner", commands={"tell": tell})
+    group = Group("inner", commands={"tell": tell})
 
     class Program(LazyGroup):
         """Other commands than those of `dualface`."""
@@ -119,7 +120,7 @@ def program() -> click.Group:
             """Return one of two."""
             return {"inner": group, "stopped": stopped}.get(name)
 
-    return Program("program", params=main.params, callback=main.callback)
+    return Program("program")
 
 
 def told(result) -> dict:
@@ -162,18 +163,18 @@ def test_a_mistake_in_the_file_is_one_of_usage(program, text, message, tmp_path)
 
 
 def test_every_option_can_be_in_the_file(tmp_path):
-    """Every long option that takes part in a run; what is read is the name that click knows it by."""
+    """And every argument; what is read is the name that click knows it by."""
     context = click.Context(main)
     for path, command in commands(main):
-        options = [option for option in command.params if isinstance(option, click.Option)]
-        named = {option.name: max(option.opts, key=len).removeprefix("--") for option in options}
-        table = "".join(f"{name} = 1\n" for name in named.values())
+        named = {one.name: max(one.opts, key=len).lstrip("-").replace("_", "-") for one in command.params}
+        table = "".join(f"{name} = '1'\n" for name in named.values())
         file = tmp_path / "options.toml"
         file.write_text(f"[{'.'.join(path)}]\n{table}")
         found = read_defaults(file, context)
         for word in path:
             found = found[word]
-        assert found == dict.fromkeys(named, 1)
+        places = {one.name: str(tmp_path / "1") for one in command.params if isinstance(one.type, click.Path)}
+        assert found == dict.fromkeys(named, "1") | places
 
 
 def test_how_ctrl_c_ends_a_command(program):
@@ -308,6 +309,6 @@ def test_bars_are_for_terminals_and_not_for_quiet():
     with progress(range(3), file=io.StringIO()) as bar:
         assert bar.disable
     context = click.Context(main)
-    context.params["quiet"] = True
+    main.parse_args(context, ["-q"])
     with context, progress(range(3), file=terminal) as bar:
         assert bar.disable
