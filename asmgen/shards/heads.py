@@ -39,6 +39,8 @@ class Head:
                 raise OSError(f"the number of samples is {count}")
             columns = columns_of(file, "samples", count)
             columns_of(file, "rejected")
+            for key in ("source", "reason"):
+                subgroup(subgroup(file, "rejected"), key)
             return cls(
                 count=count,
                 attributes=attributes_of(file),

@@ -142,7 +142,9 @@ CRAFTED = {
     "attribute of objects": (attribute("/", "kind", ["a", "b"]), "attribute 'kind' is no text, number or array of"),
     "no constants": (without("constants"), "/constants is missing"),
     "nothing of what was rejected": (without("rejected"), "/rejected is missing"),
-    "no reasons": (without("rejected/reason/bytes"), "/rejected/reason/bytes is missing"),
+    "no bytes of reasons": (without("rejected/reason/bytes"), "/rejected/reason/bytes is missing"),
+    "no reasons": (without("rejected/reason"), "/rejected/reason is missing"),
+    "sources of another kind": (replaced("rejected/source", data=[1]), "/rejected/source is no group"),
 }
 
 

@@ -407,6 +407,37 @@ def test_verify_finds_damage(tmp_path, key, wanted):
         assert_sample(ShardSet(tmp_path)[8], 8)
 
 
+def flip_a_bit(path: Path, key: str) -> None:
+    """Of the first chunk of a column."""
+    with h5py.File(path) as file:
+        chunk = file["samples"][key].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 16
+    path.write_bytes(content)
+
+
+def test_verify_names_every_damaged_shard(tmp_path):
+    write_set(tmp_path)
+    damaged = [shard_path(tmp_path, index, 3) for index in (0, 2)]
+    for path in damaged:
+        flip_a_bit(path, "map")
+    report = verify_shards(tmp_path)
+    assert [(problem.path, problem.sample) for problem in report.problems] == [(path, 0) for path in damaged]
+    assert (report.shards, report.samples, report.rejected) == (3, 0, 1)  # of what is whole
+
+
+def test_large_values_may_be_left_on_the_disk(tmp_path):
+    """As when a shard was just written: small ones are read, of large ones only that they are there is seen."""
+    path = shard_path(write_set(tmp_path), 0, 3)
+    flip_a_bit(path, "map")
+    assert check_shard(path, large=False) == []
+    assert [problem.sample for problem in check_shard(path)] == [0]
+    flip_a_bit(path, "vector")
+    assert {problem.text.split(":")[0] for problem in check_shard(path, large=False)} == {
+        "field 'vector' cannot be read"
+    }
+
+
 def test_verify_compares_constants_and_counts(tmp_path):
     """What is changed through HDF5 has good checksums."""
     path = shard_path(write_set(tmp_path), 0, 3)
