@@ -1,7 +1,7 @@
 """Trainings that are killed, or told to end, at lines of the trainer; see tests/e2e/test_train_kill.py.
 
-Usage: killed_training.py FOLDER. A small run is killed at every line, and told to end at every line; runs of real kinds
-are killed at random ones.
+Usage: killed_training.py FOLDER [TIMES]. A small run is killed at every line, and told to end at every line; runs of
+real kinds are killed at random ones. TIMES: only these, each so often.
 """
 
 import json
@@ -31,6 +31,8 @@ from model.config import RunConfig
 from model.stopping import Stopped
 from model.train_fusion import train_fusion
 from model.train_geometry import train_geometry
+from model.train_identity import train_identity
+from model.train_landmarks import train_landmarks
 from model.train_texture import train_texture
 from model.trainer import Task, read_log, run_training
 
@@ -39,7 +41,7 @@ FILES = [PROJECT / name for name in (
     "model/trainer.py", "model/checkpoint.py", "model/run_folder.py", "model/unlogged.py", "model/gradients.py",
     "model/stopping.py", "asmgen/dataset_files.py", "asmgen/folder_lock.py", "asmgen/writing.py",
 )]
-KILLS = {"geometry": 4, "texture": 2, "fusion": 2}
+KILLS = {"geometry": 4, "texture": 2, "identity": 2, "landmarks": 2, "fusion": 2}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def train(folder: Path, kind: str, run: Path, resume: bool = True):
         train_geometry(folder / "asmd", run, shared_training.GEOMETRY, model, "cpu", resume=resume)
     elif kind == "texture":
         train_texture(folder / "ftd", run, shared_training.TEXTURE, model, "cpu", resume=resume)
+    elif kind == "identity":
+        train_identity(folder / "asmd", run, shared_training.IDENTITY, "cpu", resume=resume)
+    elif kind == "landmarks":
+        train_landmarks(folder / "asmd", run, shared_training.LANDMARKS, "cpu", resume=resume)
     else:
         config = replace(shared_training.FUSION, lambda_identity=0.0, lambda_alignment=0.0)
         given = {name: folder / "whole" / name for name in ("geometry", "texture")}
@@ -170,8 +176,9 @@ def told_at_every_line(program, begin, end) -> int:
             return stopped
 
 
-def main(folder: Path):
-    """Kill in all ways; tell of each how many kills there were, and how many runs came to their ends."""
+def main(folder: Path, times: int | None = None):
+    """Kill in all ways, or `times` at random; tell of each how many kills there were, and how many runs came to their
+    ends."""
     torch.set_num_threads(1)
     trainer.draw_curves = picture_of_log
     write_toy_asmd(folder / "asmd", toy_model(), 12, shared_training.SIZE)
@@ -194,9 +201,10 @@ def main(folder: Path):
         kills = kill(partial(train_it, run), begin, end)
         found[way] = {"kills": kills, "ends": ends}
 
-    kill_all("lines", "noise", train_noise, lambda *run: len(kill_at_every_line(run[0], FILES, *run[1:])))
-    kill_all("told", "noise", train_noise, told_at_every_line)
-    for kind, kills in KILLS.items():
+    if not times:
+        kill_all("lines", "noise", train_noise, lambda *run: len(kill_at_every_line(run[0], FILES, *run[1:])))
+        kill_all("told", "noise", train_noise, told_at_every_line)
+    for kind, kills in {kind: times or kills for kind, kills in KILLS.items()}.items():
         kill_all(kind, kind, partial(train, folder, kind), lambda program, *ends: kill_at_random(
             program, FILES, *ends, kills, lines=200
         ) and kills)
@@ -204,4 +212,4 @@ def main(folder: Path):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
