@@ -23,6 +23,9 @@ SIZE = 64
 MARKUP = "<img src=x onerror=alert(1)>"
 """A text of a dataset that must stay a text."""
 
+DEPTH = np.array([[0, 30000], [34000, 32000]], np.uint16)
+"""A depth file of four pixels, one of them beside the face."""
+
 RECORDS = [
     {"step": 0, "note": f"from weights of {MARKUP}"},
     {"step": 10, "loss": 2.0, "shape": 0.5, "identity_mm": 4.0, "images_per_second": 9.0},
@@ -57,7 +60,11 @@ def write_run(folder: Path) -> Path:
 
 
 def write_out(folder: Path) -> Path:
-    """Two faces as `reconstruct` writes them: one with its neutral face and pictures, one of an OBJ alone."""
+    """Two faces as `reconstruct` writes them: one with its neutral face and pictures, one of an OBJ alone.
+
+    The face model of the first is beside the folder, in ``model.h5``.
+    """
+    save_model(MODEL, folder.with_name("model.h5"))
     template = MeshTemplate(FACE.triangles, make_chart(FACE, "cylindrical", SIZE))
     (folder / "a b").mkdir(parents=True)
     colours = np.random.default_rng(0).uniform(0.2, 1, (3, SIZE, SIZE))
@@ -67,10 +74,12 @@ def write_out(folder: Path) -> Path:
         write_glb(folder / "a b" / f"face#1{ending}", mesh)
     write_glb(folder / "a b" / "face#1_lit.glb", full, unlit=True)
     Image.new("RGB", (90, 30), "teal").save(folder / "a b" / "face#1_overlay.png")
+    Image.fromarray(DEPTH).save(folder / "a b" / "face#1_depth.png")
     write_obj(folder / "plain.obj", full)
-    parameters = json.dumps({"pose": [0.1, 0.5, 0], "photometric_error": 0.06, "placed_by": MARKUP})
-    for name in ("a b/face#1", "plain"):
-        folder.joinpath(f"{name}_parameters.json").write_text(parameters)
+    parameters = {"pose": [0.1, 0.5, 0], "photometric_error": 0.06, "placed_by": MARKUP, "face_model": "another"}
+    known = {"face_model": MODEL.name, "face_model_sha256": MODEL.sha256}
+    for name, written in (("a b/face#1", parameters | known), ("plain", parameters)):
+        folder.joinpath(f"{name}_parameters.json").write_text(json.dumps(written))
     return folder
 
 

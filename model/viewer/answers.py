@@ -13,7 +13,7 @@ from PIL import Image
 
 TYPES = {
     ".png": "image/png", ".gif": "image/gif", ".glb": "model/gltf-binary", ".obj": "text/plain; charset=utf-8",
-    ".ply": "application/octet-stream", ".json": "application/json",
+    ".mtl": "text/plain; charset=utf-8", ".ply": "application/octet-stream", ".json": "application/json",
 }
 """Content types of the files that are sent, by suffix; no other file is."""
 

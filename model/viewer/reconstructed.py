@@ -1,24 +1,39 @@
-"""What `reconstruct` wrote: faces with their meshes, pictures and parameters."""
+"""What `reconstruct` wrote: faces with their meshes, pictures and parameters.
+
+Dimension key: V vertices of the face.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
 
-from model.viewer.answers import Answer, NotFound, Route, file_answer, json_answer
+import numpy as np
+from PIL import Image
 
-PARAMETERS = "_parameters.json"
+from asmgen.inspect import given_model
+from bfm.morphable_model import MorphableModel
+from model.viewer.answers import Answer, NotFound, Route, array_answer, file_answer, json_answer, png_answer
 
-PICTURES = {
-    "_overlay.png": "Photo, the face over it, its mesh", "_expressions.png": "Expression taken away, or swapped",
-    "_maps.png": "Identity map, expression map, their sum", "_normals.png": "Normals", "_depth.png": "Depth",
-    "_turntable.gif": "Turntable",
-}
-"""Endings of a face's pictures, in the order of the page, and what they show."""
+PARAMETERS, DEPTH = "_parameters.json", "_depth.png"
 
-MESHES = (".glb", "_lit.glb", "_neutral.glb", "_swapped.glb", ".obj", ".ply")
-"""Endings of a face's meshes."""
+ROWS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("Photo, the face over it, its mesh", {"_overlay.png": ""}),
+    ("Photo, the face, and what has its expression taken away or swapped", {"_expressions.png": ""}),
+    ("Identity map, expression map, their sum", {"_maps.png": ""}),
+    ("Texture, and what the camera sees", {
+        "_albedo.png": "albedo I_a", "_normals.png": "normals", DEPTH: "depth, near is bright",
+    }),
+    ("Turntable", {"_turntable.gif": ""}),
+)
+"""A face's pictures in the order of the page: title of the row, and captions by ending."""
+
+PICTURES = tuple(ending for _, captions in ROWS for ending in captions)
+
+FILES = (".glb", "_lit.glb", "_neutral.glb", "_swapped.glb", ".obj", ".mtl", ".ply", PARAMETERS)
+"""Endings of what else there is of a face."""
 
 
 def find_faces(folder: Path) -> list[str]:
@@ -34,6 +49,8 @@ class ReconstructedView:
     ----------
     folder : Path
         What `reconstruct` wrote.
+    face_model : str | MorphableModel | None
+        The face model or its file, from whose mean the identity is scaled; None is the open model.
 
     Attributes
     ----------
@@ -41,11 +58,12 @@ class ReconstructedView:
         See `View`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, face_model: str | MorphableModel | None = None):
         self._folder, self._faces = folder, find_faces(folder)
+        self._model = given_model(face_model)
         self.routes: dict[str, Route] = {
-            "api/view": self._view, r"api/faces/(\d{1,9})": self._face,
-            r"files/(\d{1,9})(_?[a-z]*\.[a-z]{3,4})": self._file,
+            "api/view": self._view, "api/average": self._average, r"api/faces/(\d{1,9})": self._face,
+            r"api/faces/(\d{1,9})/depth\.png": self._depth, r"files/(\d{1,9})(_?[a-z]*\.[a-z]{3,4})": self._file,
         }
 
     def _view(self, query: dict) -> Answer:
@@ -55,14 +73,33 @@ class ReconstructedView:
     def _face(self, query: dict, number: str) -> Answer:
         name = self._named(number)
         parameters = json.loads(file_answer(self._folder, name + PARAMETERS).body)
-        there = [ending for ending in (*PICTURES, *MESHES) if Path(self._folder, name + ending).is_file()]
+        there = [ending for ending in (*PICTURES, *FILES) if Path(self._folder, name + ending).is_file()]
+        at = {ending: f"files/{number}{ending}" for ending in PICTURES} | {DEPTH: f"api/faces/{number}/depth.png"}
+        rows = [{"title": title, "pictures": [
+            {"url": at[ending], "caption": caption} for ending, caption in captions.items() if ending in there
+        ]} for title, captions in ROWS]
         return json_answer({
-            "facts": _facts(parameters), "meshes": [ending for ending in MESHES if ending in there],
-            "pictures": [{"ending": ending, "title": PICTURES[ending]} for ending in PICTURES if ending in there],
+            "facts": _facts(parameters), "files": [ending for ending in FILES if ending in there],
+            "rows": [row for row in rows if row["pictures"]],
+            "face_model": parameters.get("face_model"),
+            "has_average": self._model.sha256 == parameters.get("face_model_sha256"),
         })
 
+    def _average(self, query: dict) -> Answer:
+        """The mean face of the face model, (V, 3) float32 metres, as a GLB has them."""
+        return array_answer(self._model.face_only().mean_shape.astype(np.float32) / np.float32(1000))
+
+    def _depth(self, query: dict, number: str) -> Answer:
+        """The depth file stretched to what a screen shows: white is the nearest of the face, dark grey the farthest."""
+        steps = np.asarray(Image.open(io.BytesIO(file_answer(self._folder, self._named(number) + DEPTH).body)))
+        face = steps[steps > 0].astype(np.float64)
+        shades = np.zeros(steps.shape, np.uint8)
+        if face.size:
+            shades[steps > 0] = np.rint(np.interp(face, (face.min(), face.max()), (32, 255)))
+        return png_answer(Image.fromarray(shades))
+
     def _file(self, query: dict, number: str, ending: str) -> Answer:
-        if ending not in (*PICTURES, *MESHES, PARAMETERS):
+        if ending not in (*PICTURES, *FILES):
             raise NotFound(f"no file *{ending}")
         return file_answer(self._folder, self._named(number) + ending)
 

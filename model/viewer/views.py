@@ -19,7 +19,7 @@ def open_view(path: Path, face_model: str | None = None) -> View:
     path : Path
         Shards (their folder, or one), the folder of a run, or the folder that `reconstruct` wrote.
     face_model : str | None
-        File of the face model of shards; None is the open model.
+        File of the face model of shards or faces; None is the open model.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def open_view(path: Path, face_model: str | None = None) -> View:
     if path.joinpath(LOG_NAME).is_file():
         return RunView(path)
     if find_faces(path):
-        return ReconstructedView(path)
+        return ReconstructedView(path, face_model)
     raise ValueError(
         f"{path} must hold shards (*.h5), a run ({LOG_NAME}) or reconstructed faces (*_parameters.json), but holds "
         "none of them; give what `build`, `train` or `reconstruct` wrote"

@@ -181,17 +181,24 @@ def test_a_run_that_goes_on(browser, tmp_path):
 
 
 def test_reconstructed_faces(browser, tmp_path):
-    with opened(browser, open_view(write_out(tmp_path / "out"))) as page:
+    with opened(browser, open_view(write_out(tmp_path / "out"), str(tmp_path / "model.h5"))) as page:
         page.ready(0)
         lit, albedo, shaded = page.press("lit"), page.press("albedo"), page.press("shaded")
         assert min(changed(lit, albedo), changed(lit, shaded), changed(albedo, shaded)) > 0.1
-        assert changed(shaded, page.slide("expression", -1)) > 0.005
-        np.testing.assert_array_equal(page.slide("expression", 1), shaded)
-        assert not page.one("#identity").is_enabled()
-        assert MARKUP in page.one(".content").text
+        for name in ("expression", "identity"):
+            assert changed(shaded, page.slide(name, 0)) > 0.005
+            np.testing.assert_array_equal(page.slide(name, 1), shaded)
+        assert MARKUP in page.one(".content").text and "mean of the face model" in page.one(".content").text
         page.browser.find_elements("css selector", ".names button")[1].click()
         page.ready(1)
         assert "no face in 3D" in page.one(".content").text and not page.run("return document.querySelector('canvas')")
+
+
+def test_a_face_of_another_model_says_what_its_identity_wants(browser, tmp_path):
+    with opened(browser, open_view(write_out(tmp_path / "out"))) as page:
+        page.ready(0)
+        assert page.one("#expression").is_enabled() and not page.one("#identity").is_enabled()
+        assert "give `--face-model` the file of toy" in page.one(".content").text
 
 
 def test_the_command_serves_until_it_is_stopped(tmp_path, monkeypatch):

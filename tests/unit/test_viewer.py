@@ -5,6 +5,7 @@ import io
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from bfm.pose import project
 from bfm.render import visible_vertices
 from model.mesh_files import picture_uv
 from model.viewer import open_view
+from model.viewer.reconstructed import ReconstructedView
 from model.viewer.samples import AsmdSamples
 from model.viewer.server import page_files
 from texgen.ftd import FtdReader
@@ -58,7 +60,7 @@ def run(folder):
 @pytest.fixture(scope="module")
 def out(folder):
     path = write_out(folder / "out")
-    with served(open_view(path)) as server:
+    with served(open_view(path, str(folder / "model.h5"))) as server:
         yield server, path
 
 
@@ -251,14 +253,43 @@ def test_reconstructed_faces_and_their_files(out):
     server, path = out
     assert as_json(server, "/api/view")["faces"] == ["a b/face#1", "plain"]
     face = as_json(server, "/api/faces/0")
-    assert face["meshes"] == [".glb", "_lit.glb", "_neutral.glb"]
-    assert [part["ending"] for part in face["pictures"]] == ["_overlay.png"]
+    assert face["files"] == [".glb", "_lit.glb", "_neutral.glb", "_parameters.json"]
+    assert [[part["url"] for part in row["pictures"]] for row in face["rows"]] == [
+        ["files/0_overlay.png"], ["api/faces/0/depth.png"],
+    ]
     assert ["pitch, yaw, roll", "6°, 29°, 0°"] in face["facts"] and ["placed by", MARKUP] in face["facts"]
-    assert as_json(server, "/api/faces/1")["meshes"] == [".obj"]
-    for ending in (".glb", "_neutral.glb", "_overlay.png"):
+    assert as_json(server, "/api/faces/1")["files"] == [".obj", ".mtl", "_parameters.json"]
+    assert as_json(server, "/api/faces/1")["rows"][0]["pictures"] == [
+        {"url": "files/1_albedo.png", "caption": "albedo I_a"}
+    ]
+    for ending in (".glb", "_neutral.glb", "_overlay.png", "_depth.png", "_parameters.json"):
         assert good(server, f"/files/0{ending}") == path.joinpath(f"a b/face#1{ending}").read_bytes()
-    for missing in ("api/faces/2", "files/1.glb", "files/1_albedo.png"):
+    for missing in ("api/faces/2", "api/faces/1/depth.png", "files/1.glb", "files/1_overlay.png", "files/1_secret.png"):
         assert ask(server, f"/{missing}")[0] == 404
+
+
+def test_the_mean_that_identity_is_scaled_from(out):
+    """It is that of the face's own model, in a GLB's metres and order of vertices; of other models it is not taken."""
+    server, _ = out
+    mean = np.frombuffer(good(server, "/api/average"), "<f4").reshape(-1, 3)
+    np.testing.assert_allclose(mean, FACE.mean_shape / 1000, rtol=1e-6)
+    found = [as_json(server, f"/api/faces/{number}") for number in range(2)]
+    assert [face["has_average"] for face in found] == [True, False]
+    assert [face["face_model"] for face in found] == [toy_model().name, "another"]
+
+
+def test_the_mean_is_that_of_the_face_alone(out):
+    """As meshes are: without the ears and the neck of its model."""
+    model = toy_model()
+    regions = model.regions.copy()
+    regions[:17] = 0  # the top row, which holds no landmark, is outside
+    model = replace(model, regions=regions)
+    mean = np.frombuffer(ReconstructedView(out[1], model).routes["api/average"]({}).body, "<f4")
+    np.testing.assert_array_equal(mean, (model.mean_shape[17:] / np.float32(1000)).ravel())
+
+
+def test_depth_is_stretched_to_what_a_screen_shows(out):
+    np.testing.assert_array_equal(pixels(out[0], "/api/faces/0/depth.png"), [[0, 32], [255, 144]])  # 32 + 223 / 2, even
 
 
 def test_nothing_else_of_a_folder_is_sent(run, out):
