@@ -97,9 +97,12 @@ class MorphableModel:
                 raise ValueError(
                     f"{kind}_stddev must have shape ({len(basis)},) to match {kind}_basis, got {tuple(stddev.shape)}"
                 )
-        for key, shape in {
-            "mean_albedo": (vertex_count, 3), "landmarks": (68,), "mirror": (vertex_count,), "regions": (vertex_count,),
-        }.items():
+        shapes = {
+            "mean_shape": (vertex_count, 3), "mean_albedo": (vertex_count, 3), "landmarks": (68,),
+            "mirror": (vertex_count,), "regions": (vertex_count,), "triangles": (len(self.triangles), 3),
+            "mouth_triangles": (len(self.mouth_triangles), 3),
+        }
+        for key, shape in (shapes if self.uv is None else {**shapes, "uv": (vertex_count, 2)}).items():
             if tuple(getattr(self, key).shape) != shape:
                 raise ValueError(f"{key} must have shape {shape}, got {tuple(getattr(self, key).shape)}")
         for key in ("triangles", "mouth_triangles", "landmarks", "mirror"):

@@ -83,10 +83,33 @@ def test_hash_sees_every_array_and_no_text():
             assert dataclasses.replace(model, **{field.name: changed}).sha256 != model.sha256, field.name
 
 
+def test_hash_sees_types_and_which_basis_a_mode_is_of():
+    model = toy_model()
+    assert dataclasses.replace(model, regions=model.regions.view(np.int8)).sha256 != model.sha256
+    first, rest = model.id_basis[:1], model.id_basis[1:]
+    moved = dataclasses.replace(
+        model, id_basis=first, id_stddev=model.id_stddev[:1], exp_basis=np.concatenate([rest, model.exp_basis]),
+        exp_stddev=np.concatenate([model.id_stddev[1:], model.exp_stddev]),
+    )
+    assert moved.sha256 != model.sha256
+
+
 @pytest.mark.parametrize("field, value, message", [
     ("id_basis", np.zeros((5, 10, 3)), r"id_basis must have shape \(K, 357, 3\)"),
     ("exp_stddev", np.zeros(4), r"exp_stddev must have shape \(3,\)"),
-    ("landmarks", np.zeros(67, np.int32), r"landmarks must have shape \(68,\)"),
+    ("albedo_basis", np.zeros((4, 357, 4)), r"albedo_basis must have shape \(K, 357, 3\).*, got \(4, 357, 4\)"),
+    ("id_basis", np.zeros((5, 357)), r"id_basis must have shape \(K, 357, 3\) to match mean_shape, got \(5, 357\)"),
+    ("landmarks", np.zeros(67, np.int32), r"landmarks must have shape \(68,\), got \(67,\)"),
+    ("mean_albedo", np.zeros((357, 4)), r"mean_albedo must have shape \(357, 3\), got \(357, 4\)"),
+    ("mirror", np.zeros(356, int), r"mirror must have shape \(357,\), got \(356,\)"),
+    ("regions", np.zeros(358, int), r"regions must have shape \(357,\), got \(358,\)"),
+    ("uv", np.zeros((357, 3)), r"uv must have shape \(357, 2\), got \(357, 3\)"),
+    ("triangles", np.zeros((5, 4), int), r"triangles must have shape \(5, 3\), got \(5, 4\)"),
+    ("mouth_triangles", np.zeros(0, int), r"mouth_triangles must have shape \(0, 3\), got \(0,\)"),
+    ("mean_shape", np.zeros((357, 2)), r"mean_shape must have shape \(357, 3\), got \(357, 2\)"),
+    ("mouth_triangles", np.array([[0, 1, -1]]), "mouth_triangles must index 357 vertices from 0, got -1 to 1"),
+    ("landmarks", np.full(68, 357), "landmarks must index 357 vertices from 0, got 357 to 357"),
+    ("mirror", np.full(357, -1), "mirror must index 357 vertices from 0, got -1 to -1"),
     ("triangles", np.array([[0, 1, 357]]), "triangles must index 357 vertices from 0, got 0 to 357"),
 ])
 def test_what_does_not_fit_is_refused(field, value, message):
