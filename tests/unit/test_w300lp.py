@@ -14,8 +14,8 @@ from toy import toy_model
 from asmgen.images import read_photo
 from asmgen.rejection import SampleError
 from asmgen.w300lp import (
-    FaceSample, find_samples, misplacements, placement_from_pose_para, pose_para_from_placement, read_placement,
-    read_sample,
+    FaceSample, find_samples, misplacements, placement_from_pose_para, pose_para_from_placement, read_annotation,
+    read_placement, read_sample,
 )
 from bfm.morphable_model import BFM_COEFFICIENTS
 from bfm.pose import project
@@ -304,6 +304,88 @@ def test_the_placement_is_read_whatever_the_coefficients_are(tmp_path):
     write_sample(tmp_path, Pose_Para=np.full((1, 7), -1.0))
     with pytest.raises(SampleError, match="a positive scale"):
         read_placement(entry, HEIGHT)
+
+
+@pytest.mark.parametrize("key, good, bad, kind", [
+    ("Shape_Para", 49.9 * MODEL.id_stddev[:, None], -50.1 * MODEL.id_stddev[:, None], "damaged annotation"),
+    ("Exp_Para", -49.9 * MODEL.exp_stddev[:, None], 50.1 * MODEL.exp_stddev[:, None], "damaged annotation"),
+    ("Tex_Para", np.full((4, 1), 9.9e11), np.full((4, 1), -1e12), "damaged annotation"),
+    ("Pose_Para", np.array([[-6.28, 6.28, 6.28, 60, 60, 0, 4e-4]]), np.array([[0, -6.29, 0, 60, 60, 0, 4e-4]]),
+     "damaged annotation"),
+])
+def test_numbers_are_sensible_up_to_their_limits(tmp_path, key, good, bad, kind):
+    write_sample(tmp_path, **{key: good})
+    (entry,), photo = find_samples(tmp_path), np.zeros((HEIGHT, HEIGHT, 3), np.uint8)
+    assert read_annotation(entry, photo, MODEL).pose.dtype == np.float32
+    write_sample(tmp_path, **{key: bad})
+    with pytest.raises(SampleError) as caught:
+        read_annotation(entry, photo, MODEL)
+    assert caught.value.kind == kind and key in caught.value.detail
+
+
+@pytest.mark.parametrize("place, is_inside", [
+    ((-0.5, 30), True), ((-0.51, 30), False), ((99.49, 30), True), ((99.5, 30), False),
+    ((50, -0.5), True), ((50, -0.51), False), ((50, 59.49), True), ((50, 59.5), False),
+])
+def test_half_of_the_landmarks_lie_in_the_photo(tmp_path, place, is_inside):
+    """In a pixel of it; 34 of the 68 are enough."""
+    points = np.random.default_rng(0).uniform(10, 50, (68, 2))
+    points[:34] = -900
+    write_sample(tmp_path, pt2d=points.T + 1)
+    (entry,), photo = find_samples(tmp_path), np.zeros((60, 100, 3), np.uint8)
+    np.testing.assert_allclose(read_annotation(entry, photo, None).landmarks, points, rtol=1e-6)
+    points[40] = place
+    write_sample(tmp_path, pt2d=points.T + 1)
+    if is_inside:
+        assert read_annotation(entry, photo, None).landmark_kind == "2d"
+    else:
+        with pytest.raises(SampleError, match="outside the image: 35 of the 68 points of pt2d lie outside the 100x60"):
+            read_annotation(entry, photo, None)
+
+
+def test_landmarks_span_a_pixel_along_both_axes(tmp_path):
+    for span, is_good in ((1.0, True), (0.99, False)):
+        for axis in (0, 1):
+            points = np.random.default_rng(0).uniform(10, 50, (68, 2))
+            points[:, axis] = np.linspace(20, 20 + span, 68)
+            write_sample(tmp_path, pt2d=points.T + 1)
+            if is_good:
+                assert read_only(tmp_path, None).landmarks.dtype == np.float32
+            else:
+                assert "coincide" in str(reason(tmp_path, None))
+
+
+@pytest.mark.parametrize("shift, kind", [
+    ((0, 0), None), ((-50, 0), None), ((-50.1, 0), "face outside the image"), ((49.9, 0), None),
+    ((50, 0), "face outside the image"), ((0, -50), None), ((0, -50.1), "face outside the image"), ((0, 29.9), None),
+    ((0, 30), "face outside the image"),
+])
+def test_the_middle_of_a_face_lies_in_its_photo(shift, kind):
+    """That of its landmarks, 50 and 50 in a photo of 100 x 80; labels move with it."""
+    landmarks = np.stack([np.linspace(20, 80, 68), np.linspace(80, 20, 68)], 1) + shift
+    sample = FaceSample(None, np.zeros((80, 100, 3), np.uint8), landmarks.astype(np.float32), "3d")
+    found = misplacements([sample], landmarks[None])
+    assert {row: reason[0] for row, reason in found.items()} == ({0: kind} if kind else {})
+
+
+@pytest.mark.parametrize("far, kind", [(0.199, None), (0.201, "image size mismatch")])
+@pytest.mark.parametrize("height", [60, 15])
+def test_labels_lie_within_a_fifth_of_the_box(far, kind, height):
+    """Of the root of width times height."""
+    projected = np.stack([np.linspace(20, 80, 68), np.linspace(20, 20 + height, 68)], 1)
+    labels = projected + far * np.sqrt(60 * height) * np.array([0.6, 0.8])
+    sample = FaceSample(None, np.zeros((100, 100, 3), np.uint8), labels.astype(np.float32), "3d")
+    found = misplacements([sample], projected[None])
+    assert {row: reason[0] for row, reason in found.items()} == ({0: kind} if kind else {})
+    if kind:
+        assert f"are {far * np.sqrt(60 * height):.0f} px apart in the 100x100 photo" in found[0][1]
+
+
+def test_a_face_of_less_than_a_pixel_is_none():
+    points = np.stack([np.linspace(50, 50.99, 68), np.linspace(50, 51, 68)], 1)
+    sample = FaceSample(None, np.zeros((100, 100, 3), np.uint8), None, None)
+    assert misplacements([sample], points[None])[0][0] == "face outside the image"
+    assert misplacements([sample], 1.02 * points[None]) == {}
 
 
 @pytest.mark.parametrize("moved, kind", [(25, None), (26, "image size mismatch")])
