@@ -16,7 +16,8 @@ from asmgen.peaks import MapPeaks
 from asmgen.pipeline import BuildSummary, PhotoPass
 from asmgen.shard_job import BATCH, ShardPlan
 from asmgen.shards import ShardWriter
-from asmgen.steps import map_steps
+from asmgen.steps import MapSteps, MapStepsOnDevice, steps_memory
+from bfm.charts import Chart
 from bfm.morphable_model import MorphableModel
 
 COMPRESSIONS = ("none", "small")
@@ -28,26 +29,26 @@ class AsmdMaker:
 
     Parameters
     ----------
-    maps : AttributeMaps
-        The map space of the face model.
+    face : MorphableModel
+        The face alone (`MorphableModel.face_only`).
+    chart : Chart
+        Of the maps.
     encoding : str
         One of `asmgen.asmd.ENCODINGS`.
     device : str
         What makes the maps: ``cpu``, or a device of torch.
     """
 
-    def __init__(self, maps: AttributeMaps, encoding: str, device: str = "cpu"):
-        self._maps, self._peaks, self._encoding, self._device = maps, MapPeaks(maps), encoding, device
+    def __init__(self, face: MorphableModel, chart: Chart, encoding: str, device: str = "cpu"):
+        maps = AttributeMaps.from_model(face, chart)
+        self._size, self._peaks, self._steps = chart.size, MapPeaks(maps), None
+        if encoding == "dense":
+            self._steps = MapSteps(face, maps) if device == "cpu" else MapStepsOnDevice(maps, device)
 
     @cached_property
-    def _placed_maps(self) -> AttributeMaps:
-        """The maps where they are made; each process places them for itself."""
-        return self._maps if self._device == "cpu" else self._maps.to(self._device)
-
-    @cached_property
-    def _steps(self) -> np.ndarray:
-        """Memory for the maps of a batch, used again."""
-        return np.empty((2, BATCH, self._maps.mean_map.size), np.int16)
+    def _memory(self) -> np.ndarray:
+        """For the maps of a batch, used again."""
+        return steps_memory(BATCH, self._size)
 
     def fill(self, writer: ShardWriter, faces: Sequence[PlacedFace]) -> None:
         """Measure the maps of a batch and reject what goes too far; dense samples get the maps themselves."""
@@ -59,8 +60,8 @@ class AsmdMaker:
             else:
                 reason = f"map out of range: values reach {peak:.2f}, +-{MAP_RANGE} can be stored"
                 writer.reject(face.fields["source"], reason)
-        if samples and self._encoding == "dense":
-            steps = map_steps(self._placed_maps, *_coefficients(samples), self._steps[:, :len(samples)])
+        if samples and self._steps:
+            steps = self._steps(*_coefficients(samples), self._memory[:, :len(samples)])
             for sample, identity_map, expression_map in zip(samples, *steps):
                 sample |= {"identity_map": identity_map, "expression_map": expression_map}
         for sample in samples:
@@ -112,7 +113,7 @@ def asmd_plan(
     return ShardPlan(
         Path(out_dir), {"kind": KIND, "schema_version": SCHEMA_VERSION, **photos.settings, **stored},
         {**photos.attributes, "quantum": QUANTUM, **CONVENTIONS},
-        AsmdMaker(AttributeMaps.from_model(photos.face, photos.chart), encoding, device),
+        AsmdMaker(photos.face, photos.chart, encoding, device),
         packing=dict.fromkeys(("identity_map", "expression_map"), compression),
     )
 

@@ -34,7 +34,7 @@ from asmgen.photometry import Photometry
 from asmgen.pipeline import PhotoPass
 from asmgen.shard_job import BATCH, Job, fill_slice
 from asmgen.shards import shard_path
-from asmgen.steps import map_steps
+from asmgen.steps import MapSteps, steps_memory
 from asmgen.synth import synthesize_300wlp
 from asmgen.w300lp import find_samples, read_sample
 from asmgen.workers import run_tasks, share
@@ -124,14 +124,14 @@ def stages(photos: Path) -> dict[str, float]:
     images = [sample.image for sample in samples]
     look = photometry.look(images, *known[:4])
     maps = AttributeMaps.from_model(model, make_chart(model, size=SIZE))
-    memory = np.empty((2, len(entries), maps.mean_map.size), np.int16)  # as a worker has it
+    make_steps, memory = MapSteps(model, maps), steps_memory(len(entries), SIZE)  # used again, as a worker does
     timings = interleaved({
         "read and decode": lambda: [read_photo(entry.image_path) for entry in entries],
         "crop": lambda: [crop_image(image, square, SIZE) for image, square in zip(images, squares)],
         "encode": lambda: [encode_image(crop) for crop in crops],
         "surface samples": lambda: photometry.look(images, *known[:4]),
         "light": lambda: photometry.light(look, known[4]),
-        "maps as steps, of dense shards": lambda: map_steps(maps, *known[:2], memory),
+        "maps as steps, of dense shards": lambda: make_steps(*known[:2], memory),
         "placing: all but the maps, and the annotation": lambda: placer.place_batch(entries),
     }, 9)
     return {name: 1e3 * timing.seconds / len(entries) for name, timing in timings.items()}

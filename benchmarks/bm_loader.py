@@ -27,7 +27,7 @@ from asmgen.asmd import KIND, QUANTUM, SCHEMA_VERSION
 from asmgen.images import decode_image
 from asmgen.maps import AttributeMaps
 from asmgen.shards import ShardWriter, shard_path
-from asmgen.steps import map_steps
+from asmgen.steps import MapSteps
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
 from model.data import MAP_FIELDS, FaceDataset
@@ -47,7 +47,7 @@ def write_faces(folder: Path, count: int) -> dict[str, Path]:
     face = model.face_only()
     maps = AttributeMaps.from_model(face, make_chart(face))
     samples = made_samples(maps, count)
-    steps = map_steps(maps, *(np.stack([sample[key] for sample in samples]) for key in MAP_FIELDS["params"]))
+    steps = MapSteps(face, maps)(*(np.stack([sample[key] for sample in samples]) for key in MAP_FIELDS["params"]))
     for layout, (encoding, packing) in LAYOUTS.items():
         attributes = {
             "kind": KIND, "schema_version": SCHEMA_VERSION, "encoding": encoding, "size": maps.chart.size,

@@ -30,7 +30,7 @@ from asmgen.images import decode_image, encode_image
 from asmgen.maps import AttributeMaps
 from asmgen.shards import ShardSet, ShardWriter
 from asmgen.shards.packing import undo_differences
-from asmgen.steps import map_steps
+from asmgen.steps import MapSteps
 from bfm.charts import make_chart
 from bfm.open_face import open_face_model
 
@@ -233,7 +233,8 @@ def measured(count: int, workers: tuple[int, ...], seconds: float, rounds: int, 
     face = open_face_model().face_only()
     maps = AttributeMaps.from_model(face, make_chart(face))
     samples = made_samples(maps, count)
-    steps = map_steps(maps, *(np.stack([sample[key] for sample in samples]) for key in ("id_coeffs", "exp_coeffs")))
+    coeffs = (np.stack([sample[key] for sample in samples]) for key in ("id_coeffs", "exp_coeffs"))
+    steps = MapSteps(face, maps)(*coeffs)
     for sample, identity_map, expression_map in zip(samples, *steps):
         sample |= {"identity_map": identity_map, "expression_map": expression_map}
     with tempfile.TemporaryDirectory() as folder:
