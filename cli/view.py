@@ -13,7 +13,7 @@ from cli.errors import one_sentence
 @click.option("--port", type=click.IntRange(0, 65535), default=8470, show_default=True,
               help="Port on 127.0.0.1; 0 is any that is free.")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="Open the page in the browser.")
-@click.option("--face-model", type=FACE_MODEL, help="Model file for shards of another model than 'open'.")
+@click.option("--face-model", type=FACE_MODEL, help="Model file of shards or faces of another model than 'open'.")
 def view(path: Path, port: int, opens: bool, face_model: str | None):
     """Look at what `build`, `train` or `reconstruct` wrote, in the browser.
 
