@@ -148,3 +148,11 @@ def test_no_locks_and_no_folder(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="has no locks: let nothing else write there") as told, locked(tmp_path):
         pass
     assert told[0].filename == __file__ and not list(tmp_path.iterdir())
+
+
+def test_a_lock_file_that_someone_removed_is_no_harm(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / LOCK_FILE).unlink()
+    with locked(tmp_path):
+        assert (tmp_path / LOCK_FILE).read_text().startswith(f"process {os.getpid()} on ")
+    assert not list(tmp_path.iterdir())

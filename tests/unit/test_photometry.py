@@ -6,6 +6,7 @@ from toy import toy_model
 
 from asmgen.photometry import ALBEDO_SIGMA, Look, Photometry, _hidden
 from bfm.light import sh_basis
+from bfm.open_face import open_face_model
 from bfm.pose import project
 from bfm.render import camera_vertices, render, vertex_normals, visible_vertices
 
@@ -107,6 +108,17 @@ def test_a_face_off_the_photo_or_overexposed_is_refused():
     for level in (0, 255):
         with pytest.raises(ValueError, match="badly exposed"):
             PHOTOMETRY.fit_albedo_and_light(np.full_like(image, level), id_coeffs, exp_coeffs, pose, POSITION)
+
+
+def test_samples_lie_below_the_brows_and_between_the_ears():
+    """Up to 8 mm above the brows, and 0.9 of the jaw's half width, which they reach to a triangle."""
+    model = open_face_model()
+    x, y, _ = Photometry(model)._mean[0, 0]
+    jaw, brows = model.mean_shape[model.landmarks[:17]], model.mean_shape[model.landmarks[17:27]]
+    assert 0 < brows[:, 1].max() + 8 - y.max() < 3
+    for side in (x, -x):
+        assert 0 < 0.9 * np.abs(jaw[:, 0]).max() - side.max() < 3
+    assert y.min() - jaw[:, 1].min() < 10 and 700 < len(x) <= 800
 
 
 def test_samples_used_are_the_visible_ones():

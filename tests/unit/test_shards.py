@@ -196,6 +196,22 @@ def test_memory_of_a_sample_may_be_used_again(tmp_path):
     assert verify_shards(tmp_path).problems == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_shard_gets_its_name_between_two_syncs(tmp_path, monkeypatch):
+    """Of its bytes, and of the name: when the power fails, there is a whole one or none."""
+    done, path, sync, replace = [], shard_path(tmp_path, 0, 1), os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        at = os.fstat(descriptor)
+        done.append("names" if os.path.samestat(at, tmp_path.stat()) else at.st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    write_shard(path, [sample(1)], ATTRIBUTES)
+    assert done == [path.stat().st_size, "named", "names"]
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a call of Linux")
 def test_the_disk_is_kept_busy(tmp_path, monkeypatch):
     """Each part of a growing file is handed to the disk once, in order, from the start."""

@@ -1,6 +1,7 @@
 """Reader of 300W-LP trees: layout, conversion, and a reason for each damaged file."""
 
 import os
+import shutil
 import struct
 from dataclasses import replace
 
@@ -120,6 +121,16 @@ def test_flat_folder_and_a_lone_landmark_file_elsewhere(tmp_path):
     first, second = find_samples(tmp_path)
     assert first.landmarks_path == tmp_path / "points/IBUG_image_008_1_0_pts.mat"
     assert second.landmarks_path is None
+    write_sample(tmp_path / "other", "IBUG_image_008_1_0", pts=True)  # with its own landmarks, which take no other's
+    assert [entry.landmarks_path for entry in find_samples(tmp_path)] == [
+        tmp_path / "points/IBUG_image_008_1_0_pts.mat", tmp_path / "other/IBUG_image_008_1_0_pts.mat", None,
+    ]
+    shutil.rmtree(tmp_path / "full")
+    assert [entry.landmarks_path for entry in find_samples(tmp_path)] == [
+        tmp_path / "other/IBUG_image_008_1_0_pts.mat", None,
+    ]
+    shutil.rmtree(tmp_path / "other")
+    write_sample(tmp_path / "full", "IBUG_image_008_1_0")
     (flat,) = find_samples(tmp_path / "full")
     assert (flat.source, flat.set_name) == ("IBUG_image_008_1_0", "full")
     (tmp_path / "full").rename(tmp_path / "IBUG_Flip")  # a mirrored photo never takes unmirrored landmarks
