@@ -135,6 +135,16 @@ def test_samples_used_are_the_visible_ones():
     np.testing.assert_allclose(np.linalg.norm(look.normals, axis=2), 1, atol=1e-5)
 
 
+def test_what_is_seen_does_not_hang_on_the_resolution_of_the_photo():
+    pose, seen = np.array([0.1, 1.1, 0.2]), []
+    for times in (1, 4):
+        position = times * POSITION
+        image = np.full((200 * times, 200 * times, 3), 128, np.uint8)
+        zeros = np.zeros((1, 5), np.float32), np.zeros((1, 3), np.float32)
+        seen.append(PHOTOMETRY.look([image], *zeros, pose[None], position[None]).seen)
+    assert 400 < seen[0].sum() < 600 and (seen[0] != seen[1]).sum() <= 1
+
+
 def test_albedo_survives_something_before_the_face():
     image, (id_coeffs, exp_coeffs, albedo_coeffs, pose), _, _ = photo()
     image[100:150, 100:150] = (10, 10, 120)

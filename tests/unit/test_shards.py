@@ -118,6 +118,7 @@ def test_readable_without_this_program(tmp_path):
         image, row = file["samples/image"], 3
         start, stop = image["offsets"][row:row + 2]
         assert image["offsets"].dtype == np.int64  # a shard may hold over 4 GB
+        assert (image.attrs["type"], file["samples/source"].attrs["type"]) == (b"bytes", b"text")
         assert image["bytes"][start:stop].tobytes() == sample(8)["image"]
         assert file["samples/map"].chunks == (1, 3, 64, 64)
         assert (file["samples/map"].compression, file["samples/map"].shuffle) == ("gzip", True)
@@ -348,8 +349,12 @@ def test_a_shard_that_another_writer_has_begun_can_be_written(tmp_path):
 def test_mixed_or_missing_shards_are_refused(tmp_path, change, message):
     write_set(tmp_path)
     change(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
         ShardSet(tmp_path)
+    if "does not belong" in str(raised.value):
+        (problem,) = verify_shards(tmp_path).problems
+        assert (problem.path, problem.sample) == (shard_path(tmp_path, 2, 3), None)
+        assert f"{shard_path(tmp_path, 2, 3)} {problem.text}; build both in one run" == str(raised.value)
 
 
 def test_named_shards_need_not_be_all(tmp_path):
