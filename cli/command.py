@@ -17,6 +17,30 @@ class FaceModel(click.Path):
         self.name = "model"  # what help shows
 
 
+class OutputFile(click.Path):
+    """A file to write, in a folder that is there: found out before the work, not after.
+
+    Parameters
+    ----------
+    *endings : str
+        Of its name; none allows any.
+    """
+
+    def __init__(self, *endings: str):
+        super().__init__(dir_okay=False, path_type=Path)
+        self._endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = super().convert(value, param, ctx)
+        if self._endings and path.suffix.lower() not in self._endings:
+            self.fail(f"{str(path)!r} must end in {' or '.join(self._endings)}.", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"Directory {str(path.parent)!r} does not exist.", param, ctx)
+        return path
+
+
+PICTURE = OutputFile(".png", ".jpg", ".jpeg")
 FACE_MODEL = FaceModel()
 
 

@@ -114,8 +114,9 @@ def _of_command(table: dict, command: click.Command, path: Path, here: str) -> d
         several = parameter.multiple or parameter.nargs != 1
         if isinstance(value, dict) or isinstance(value, list) and not several:
             raise click.UsageError(f"{path}: {name} of [{here}] must be one value, got {value}")
+        value = [value] if several and not isinstance(value, list) else value
         if isinstance(parameter.type, click.Path):
-            if not all(isinstance(part, str) for part in (value if isinstance(value, list) else [value])):
+            if not all(isinstance(part, str) for part in (value if several else [value])):
                 raise click.UsageError(f"{path}: {name} of [{here}] must be a path in quotes, got {value}")
         defaults[parameter.name] = _each(parameter, value, lambda place: _from_folder(place, path.parent))
     return defaults

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.command import FACE_MODEL, Group
+from cli.command import FACE_MODEL, PICTURE, Group, OutputFile
 from cli.errors import one_sentence
 from cli.output import json_option, say, show, tell
 
@@ -16,7 +16,7 @@ def face_model():
 
 @face_model.command()
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path),
+@click.option("-o", "--output", required=True, type=OutputFile(),
               help="HDF5 file to write.")
 @click.option("--layout", type=click.Choice(["bfm-53490", "bfm-53215", "bfm-38365", "bfm-35709"]),
               help="Vertex layout wanted; the files that list its vertices must be among SRC.  [default: as read]")
@@ -47,7 +47,7 @@ def convert(sources: tuple[Path, ...], output: Path, layout: str | None, as_json
 
 @face_model.command()
 @click.argument("source", metavar="MODEL", type=FACE_MODEL)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("-o", "--output", type=PICTURE,
               help="Draw the first modes at +-3 sigma into this PNG.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True,
               help="Side of the maps for the chart errors, in texels.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cli.command import Group, face_model_option
+from cli.command import PICTURE, Group, face_model_option
 from cli.errors import one_sentence
 from cli.output import json_option, tell
 
@@ -21,7 +21,7 @@ def figure_options(*others: Callable, samples: str = "4, evenly spread, held out
         click.argument("shards", metavar="SHARDS...", nargs=-1, required=True,
                        type=click.Path(exists=True, path_type=Path)),
         *others,
-        click.option("-o", "--output", metavar="PNG", required=True, type=click.Path(dir_okay=False, path_type=Path),
+        click.option("-o", "--output", metavar="PNG", required=True, type=PICTURE,
                      help="Picture to write."),
         click.option("--sample", "samples", type=click.IntRange(min=0), multiple=True,
                      help=f"Sample to draw; repeat for more.  [default: {samples}]"),

@@ -28,6 +28,10 @@ COMMANDS = {
 class LazyGroup(Group):
     """A group whose commands live in modules that are imported on use."""
 
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # click says which of these was meant
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order in which data flows."""
         return list(COMMANDS)

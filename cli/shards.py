@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.command import FACE_MODEL, Command
+from cli.command import FACE_MODEL, PICTURE, Command
 from cli.errors import one_sentence
 from cli.output import json_option, say, show
 
@@ -16,7 +16,7 @@ SHARDS = click.argument("shards", metavar="SHARDS", type=click.Path(exists=True,
 @click.option("--sample", "samples", type=int, multiple=True,
               help="Sample to draw; repeat for more.  [default: 8, or 100 crops, evenly spread]")
 @click.option("--rejected", is_flag=True, help="Draw the photos that were left out, with their reasons.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the sheet to this PNG.")
+@click.option("-o", "--output", type=PICTURE, help="Write the sheet to this PNG.")
 @click.option("--face-model", type=FACE_MODEL, help="Model file for shards of another model than 'open'.")
 @json_option
 def inspect(

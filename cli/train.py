@@ -143,7 +143,7 @@ def geometry(shards: tuple[Path, ...], output: Path, face_model: str, encoder_we
 
     symmetry = settings["shape"] != "single" if symmetry is None else symmetry
     off: dict[str, Any] = {name: 0.0 for name, on in {"eta_s": symmetry, "eta_r": smoothness}.items() if not on}
-    with _training(settings) as run:
+    with _training(output, settings) as run:
         config = GeometryConfig(encoder_weights=str(encoder_weights or ""), **off, **run_settings(**settings))
         run.tell(train_geometry(shards, output, config, load_model(face_model), **run.options))
 
@@ -166,7 +166,7 @@ def landmarks(shards: tuple[Path, ...], output: Path, **settings):
     from model.config import LandmarkConfig
     from model.train_landmarks import train_landmarks
 
-    with _training(settings) as run:
+    with _training(output, settings) as run:
         config = LandmarkConfig(**run_settings(**settings))
         run.tell(train_landmarks(shards, output, config, **run.options))
 
@@ -193,7 +193,7 @@ def identity(shards: tuple[Path, ...], output: Path, depth: str, **settings):
     from model.config import IdentityConfig
     from model.train_identity import train_identity
 
-    with _training(settings) as run:
+    with _training(output, settings) as run:
         config = IdentityConfig(depth=int(depth), **run_settings(**settings))
         run.tell(train_identity(shards, output, config, **run.options))
 
@@ -240,7 +240,7 @@ def texture(shards: tuple[Path, ...], output: Path, face_model: str, perceptual:
 
     losses = {"omega_r": reconstruction, "omega_a": adversarial, "omega_c": contextual}
     off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(settings) as run:
+    with _training(output, settings) as run:
         config = TextureConfig(**off, **run_settings(**settings))
         checkpoint = train_texture(
             shards, output, config, load_model(face_model), **run.options,
@@ -289,7 +289,7 @@ def fusion(shards: tuple[Path, ...], output: Path, face_model: str, geometry: Pa
 
     losses = {"lambda_pixel": pixel, "lambda_identity": identity_loss, "lambda_alignment": alignment}
     off: dict[str, Any] = {name: 0.0 for name, on in losses.items() if not on}
-    with _training(settings) as run:
+    with _training(output, settings) as run:
         config = FusionConfig(**off, **run_settings(**settings))
         checkpoint = train_fusion(
             shards, output, config, load_model(face_model), **run.options,
@@ -299,7 +299,7 @@ def fusion(shards: tuple[Path, ...], output: Path, face_model: str, geometry: Pa
 
 
 @contextmanager
-def _training(settings: dict) -> Iterator["_Run"]:
+def _training(output: Path, settings: dict) -> Iterator["_Run"]:
     """Train with the other processes that torchrun started, if it did, and say in one sentence what ended a run.
 
     Takes from the settings what only tells how to train.
@@ -309,9 +309,12 @@ def _training(settings: dict) -> Iterator["_Run"]:
     from model.data import default_workers
     from model.distributed import is_first, trains_on_gpu, training_processes
     from model.stopping import Stopped
+    from model.trainer import check_new
 
     device, workers, resume, as_json = (settings.pop(name) for name in ("device", "workers", "resume", "as_json"))
     with one_sentence(FloatingPointError, torch.cuda.OutOfMemoryError), training_processes(device):
+        if not resume:
+            check_new(output)  # before networks are made, which takes its time
         workers = default_workers(trains_on_gpu(device)) if workers is None else workers
         try:
             yield _Run(as_json, device=device, workers=workers, resume=resume)

@@ -281,10 +281,15 @@ def _train(
         draw_curves(run_dir)
 
 
-def _start(task: Task, run_dir: Path, config: RunConfig) -> tuple[int, list[dict], bool]:
-    """Say in the folder of a new run what is run; return what `_resume` does of a run of no steps."""
+def check_new(run_dir: Path):
+    """Raise FileExistsError if a folder holds a run, which a new one must not replace."""
     if (run_dir / CHECKPOINT_NAME).exists():
         raise FileExistsError(f"{run_dir} already holds a run; resume it, or choose another folder")
+
+
+def _start(task: Task, run_dir: Path, config: RunConfig) -> tuple[int, list[dict], bool]:
+    """Say in the folder of a new run what is run; return what `_resume` does of a run of no steps."""
+    check_new(run_dir)
     if is_first():
         _describe(task, run_dir, config, [])
     return 0, [], False

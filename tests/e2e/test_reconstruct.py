@@ -458,7 +458,9 @@ def test_the_command(model, checkpoint, tmp_path):
         ".glb", "_depth.png", "_expressions.png", "_lit.glb", "_maps.png", "_neutral.glb", "_normals.png",
         "_overlay.png", "_parameters.json", "_swapped.glb", "_turntable.gif",
     )
-    assert sorted(path.name for path in out.iterdir()) == [f"face{k}{ending}" for k in range(2) for ending in endings]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "command.toml", *(f"face{k}{ending}" for k in range(2) for ending in endings)
+    ]
     with Image.open(out / "face0_turntable.gif") as turning:
         assert (turning.n_frames, turning.info["loop"]) == (24, 0)
     alone = CliRunner().invoke(main, [

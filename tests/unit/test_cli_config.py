@@ -14,7 +14,7 @@ from test_cli import commands
 from toy import toy_model
 
 from bfm.model_file import save_model
-from cli.command import COMMON, Command, FaceModel, Group, is_output
+from cli.command import COMMON, PICTURE, Command, FaceModel, Group, is_output
 from cli.config_file import SAVED_NAME, command_text, save_command, tomllib
 from cli.main import main
 from cli.output import is_quiet, is_verbose
@@ -68,7 +68,8 @@ def other_than_default(parameter: click.Parameter, number: int) -> object:
         (place / "file").touch()
         return place / "file" if kind.file_okay else place
     if isinstance(kind, click.Path):
-        return f"made/{parameter.name}"
+        Path("made").mkdir(exist_ok=True)
+        return f"made/{parameter.name}.png"
     if isinstance(kind, click.IntRange):
         return kind.max if kind.max is not None else (kind.min or 0) + 7 + number
     if isinstance(kind, click.FloatRange) or kind is click.FLOAT:
@@ -177,8 +178,8 @@ def test_less_and_more_may_be_said_anywhere(path, command, asked):
 def test_the_file_of_a_command():
     """As text: every option there is; paths start at its folder, but those that were given from the root."""
     here, bfm = str(Path(__file__).parent), os.path.abspath(f"{os.sep}bfm.h5")
-    words = [here, "out", "--refit", "--min-exposure", "off", "--max-yaw", "30", "--with-asm", "out/maps", "--face-model",
-             bfm, "--jobs", "8"]
+    words = [here, "out", "--refit", "--min-exposure", "off", "--max-yaw", "30", "--with-asm", "out/maps",
+             "--face-model", bfm, "--jobs", "8"]
     context = click.Context(main)
     build = main.get_command(context, "build")
     with build.commands["ftd"].make_context("ftd", words, parent=click.Context(build, context, "build")) as made:
@@ -226,9 +227,27 @@ def test_only_what_was_done_is_saved(error, is_saved, monkeypatch, tmp_path):
 
 
 def test_a_device_is_no_output(asked):
-    command = main.get_command(click.Context(main), "inspect")
-    asked(command, ["inspect", ".", "-o", os.devnull])
+    """So nothing is put beside it."""
+    asked(main.get_command(click.Context(main), "face-model").commands["convert"],
+          ["face-model", "convert", ".", "-o", os.devnull])
     assert not Path(f"{os.devnull}.toml").exists() and not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("path, command", ALL, ids=NAMES)
+def test_files_that_cannot_be_written_are_found_out_before_the_work(path, command, asked, monkeypatch):
+    """The folder must be there, and a picture be one; folders of files are made."""
+    pictures = [one for one in command.params if is_output(one) and one.type is PICTURE]
+    assert bool(pictures) == (path[0] in ("figure", "inspect") or path == ("face-model", "info"))
+    words = typed(command, False)
+    for option in pictures:
+        for place, message in (
+            ("none/a.png", "Directory 'none' does not exist."), ("a.bmp", "'a.bmp' must end in .png or .jpg or .jpeg."),
+        ):
+            result = CliRunner().invoke(main, [*path, *words, "-o", place])
+            assert result.exit_code == 2 and result.stderr.splitlines()[-1] == (
+                f"Error: Invalid value for '-o' / '--output': {message}"
+            )
+        assert asked(command, [*path, *words, "-o", "a.PNG"])["output"] == Path("a.PNG")
 
 
 @pytest.mark.parametrize("text, message", [

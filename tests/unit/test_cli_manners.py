@@ -19,7 +19,7 @@ from toy_asmd import write_toy_asmd
 
 from asmgen.shards import ShardSet
 from bfm.model_file import save_model
-from cli.command import Command, Group
+from cli.command import PICTURE, Command, Group
 from cli.config_file import read_defaults
 from cli.errors import one_sentence
 from cli.main import COMMANDS, LazyGroup, main
@@ -51,7 +51,7 @@ def typed(command: click.Command, place: Path, out: Path) -> list[str]:
         elif parameter.name == "source" and not option:  # a model: 'open' or a file
             words += [str(place)]
         elif isinstance(parameter.type, click.Path) and parameter.required:
-            words += [*option, str(out)]
+            words += [*option, f"{out}.png" if parameter.type is PICTURE else str(out)]
         elif isinstance(parameter.type, click.Choice) and parameter.required:
             words += [*option, parameter.type.choices[0]]
         elif parameter.required:
@@ -78,6 +78,7 @@ def test_wrong_paths_get_one_sentence(path, command, kind, places):
     assert str(places[kind]) in result.output or places[kind].name in result.output, (words, said)
     assert (result.exit_code == 2) == ("Usage: " in result.stderr)
     assert not places["out"].exists() or not list(places["out"].rglob("*.*"))
+    assert not list(places["out"].parent.glob("*.toml")) and not places["out"].with_suffix(".png").exists()
 
 
 def test_verbose_says_where_an_error_came_up(places):
@@ -174,7 +175,9 @@ def test_every_option_can_be_in_the_file(tmp_path):
         for word in path:
             found = found[word]
         places = {one.name: str(tmp_path / "1") for one in command.params if isinstance(one.type, click.Path)}
-        assert found == dict.fromkeys(named, "1") | places
+        wanted = dict.fromkeys(named, "1") | places
+        several = {one.name for one in command.params if one.multiple or one.nargs != 1}
+        assert found == {name: [value] if name in several else value for name, value in wanted.items()}
 
 
 def test_how_ctrl_c_ends_a_command(program):
