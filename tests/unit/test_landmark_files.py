@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from asmgen.landmark_files import read_landmarks
+from asmgen.landmark_files import read_landmarks, read_list
 
 
 @pytest.fixture
@@ -42,3 +42,18 @@ def test_what_is_not_68_points(points, tmp_path):
     scipy.io.savemat(tmp_path / "c.mat", {"pts_2d": points[:67]})
     with pytest.raises(ValueError, match="none of pts_3d"):
         read_landmarks(tmp_path / "c.mat")
+
+
+@pytest.mark.parametrize("comma", [False, True])
+def test_lists_are_read_as_any_program_writes_them(tmp_path, comma):
+    """With a byte order mark, other ends of lines, empty lines, a header or none; names are those in the file."""
+    numbers = np.array([[1, 2, 3.5, -4], [5, 6, 7, 8e2]], np.float32)
+    rows = [["é.jpg", "1", "2", "3.5", "-4"], ["b b.jpg" if comma else "b.jpg", "5", "6", "7", "8e2"]]
+    lines = [(" , " if comma else "  ").join(row) for row in rows]
+    path = tmp_path / "list.txt"
+    for first in ([], ["2"], ["2", "name,a,b,c,d" if comma else "name a b c d"]):
+        for mark in (b"", b"\xef\xbb\xbf"):
+            path.write_bytes(mark + "\r\n".join([*first, "", *lines, " ", ""]).encode())
+            names, found = read_list(path, (4, 10))
+            assert names == [row[0] for row in rows] and found.dtype == np.float32
+            np.testing.assert_array_equal(found, numbers)

@@ -7,7 +7,7 @@ from toy import toy_model
 from asmgen.photometry import ALBEDO_SIGMA, Look, Photometry, _hidden
 from bfm.light import sh_basis
 from bfm.open_face import open_face_model
-from bfm.pose import project
+from bfm.pose import project, rotation_matrix
 from bfm.render import camera_vertices, render, vertex_normals, visible_vertices
 
 MODEL = toy_model(rows=101, columns=81)
@@ -133,6 +133,15 @@ def test_samples_used_are_the_visible_ones():
     assert exact[nearest].mean() > 0.99
     assert 0.15 < look.normals[look.seen][:, 2].min() < 0.17
     np.testing.assert_allclose(np.linalg.norm(look.normals, axis=2), 1, atol=1e-5)
+
+
+def test_normals_turn_with_the_face():
+    """To the last bits of float32, which poses and places have."""
+    pose, coeffs = np.array([0.1003, 0.7003, -0.2003]), (np.ones((1, 5), np.float32), np.ones((1, 3), np.float32))
+    image = np.full((200, 200, 3), 128, np.uint8)
+    before, after = (PHOTOMETRY.look([image], *coeffs, at[None], POSITION[None]) for at in (0 * pose, pose))
+    np.testing.assert_allclose(after.normals, before.normals @ rotation_matrix(pose).T, atol=1e-6)
+    assert before.normals.dtype == np.float32
 
 
 def test_what_is_seen_does_not_hang_on_the_resolution_of_the_photo():
