@@ -16,6 +16,8 @@ def test_every_format_gives_the_same_points(points, tmp_path):
     scipy.io.savemat(tmp_path / "a_pts.mat", {"pts_3d": points + 1, "pts_2d": points + 50})
     in_depth = np.vstack([(points + 1).T, np.zeros(68)])
     scipy.io.savemat(tmp_path / "pt3d.mat", {"pt3d_68": in_depth, "pt2d": np.zeros((2, 21))})
+    scipy.io.savemat(tmp_path / "pt2d.mat", {"pt2d": (points + 1).T, "pts_2d": points + 50})
+    scipy.io.savemat(tmp_path / "pts_2d.mat", {"pt2d": np.zeros((2, 21)), "pts_2d": points + 1})
     np.save(tmp_path / "a.npy", points)
     np.savetxt(tmp_path / "a.txt", points)
     np.savetxt(tmp_path / "a.csv", points, delimiter=",")
