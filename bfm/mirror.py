@@ -26,7 +26,8 @@ def mirror_map(mean_shape: np.ndarray) -> np.ndarray:
         (V,) int32.
     """
     own = np.arange(len(mean_shape))
-    distance, candidates = cKDTree(mean_shape).query(mean_shape * _FLIP, k=min(_CANDIDATES, len(mean_shape)))
+    nearest = np.arange(min(_CANDIDATES, len(mean_shape))) + 1
+    distance, candidates = cKDTree(mean_shape).query(mean_shape * _FLIP, k=nearest)
     twin = np.full(len(mean_shape), -1)
     while True:
         open_distance = np.where(twin[candidates] < 0, distance, np.inf)

@@ -87,7 +87,8 @@ def test_a_vertex_that_loses_its_twin_gets_the_nearest_to_its_mirror_image():
 
 @pytest.mark.parametrize(("names", "message"), [
     (["select"], None), (["info", "front"], None), (["front"], "lead from bfm-53490 to bfm-35709"),
-    (["info", "neck"], r"those given \(bfm-53215 in bfm-53490, bfm-38365 in bfm-53215\) do not"), ([], r"those given \(none\) do not"),
+    (["info", "neck"], r"those given \(bfm-53215 in bfm-53490, bfm-38365 in bfm-53215\) do not"),
+    ([], r"those given \(none\) do not"),
 ])
 def test_either_list_leads_to_the_front(raw, files, lists, names, message):
     sources = [files[name] for name in names]
@@ -117,6 +118,11 @@ def test_a_larger_layout_is_refused(raw, files):
         to_layout(front, "bfm-3721", sources)
     with pytest.raises(ValueError, match="must be one of .*, got open"):
         to_layout(replace(raw, layout="open"), "bfm-53215", sources)
+
+
+def test_a_list_given_twice_is_one(raw, files, lists):
+    twice = to_layout(raw, "bfm-35709", [files["select"], files["select"]])
+    np.testing.assert_array_equal(twice.mean_shape[:, 0], lists["select"])
 
 
 def test_lists_that_contradict_are_refused(raw, files, lists, tmp_path):

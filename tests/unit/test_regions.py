@@ -9,6 +9,7 @@ from bfm.landmarks import NAMED, complete_landmarks
 from bfm.mirror import asymmetry, mirror_map
 from bfm.morphable_model import REGIONS
 from bfm.mouth import boundary_loops, close_hole, close_mouth
+from bfm.open_face import open_face_model
 from bfm.regions import label_regions
 from bfm.similarity import fit_similarity
 from face_files import landmark_targets, made_mesh
@@ -60,6 +61,65 @@ def test_labels_of_a_symmetric_face_are_symmetric(head):
     symmetric = landmarks.copy()
     labels = label_regions(vertices, triangles, symmetric)
     assert (labels == labels[mirror]).mean() > 0.995
+
+
+def distance_by_definition(query, outline):
+    """0 where the outline winds about the query, else the distance of the nearest of its sides."""
+    offset = outline - query
+    angle = np.arctan2(offset[:, 1], offset[:, 0])
+    turn = (np.roll(angle, -1) - angle + np.pi) % (2 * np.pi) - np.pi
+    if abs(turn.sum()) > np.pi:
+        return 0.0
+    best = np.inf
+    for start, end in zip(offset, np.roll(offset, -1, axis=0)):
+        side = end - start
+        share = min(max(-start @ side / max(side @ side, 1e-300), 0), 1)
+        best = min(best, np.hypot(*(start + share * side)))
+    return best
+
+
+def test_distances_from_an_outline_by_definition():
+    rng = np.random.default_rng(0)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 24))
+    star = np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(1, 6, (24, 1))
+    star = np.insert(star, 7, star[7], axis=0)  # a side without length
+    queries = rng.uniform(-7, 7, (600, 2))
+    for outline in (star, star[::-1]):
+        expected = [distance_by_definition(query, outline) for query in queries]
+        assert 100 < sum(value == 0 for value in expected) < 500
+        np.testing.assert_allclose(regions._distance(queries, outline), expected, atol=1e-12)
+
+
+def test_the_outline_of_the_face_by_definition(head):
+    """On the cylinder between the ears: jaw, then half an ellipse as high as the hairline; 4 % of the eyes wider."""
+    vertices, _, landmarks, _ = head
+    vertices, points = vertices[::3].astype(np.float64), vertices[landmarks].astype(np.float64)
+    points[0] += [3, 0, 2]  # as no face is symmetric
+    axis = (points[0] + points[16]) / 2
+    radius = np.linalg.norm(points[0] - points[16]) / 2
+
+    def unrolled(xyz):
+        return [[radius * np.arctan2(p[0] - axis[0], p[2] - axis[2]), p[1] - axis[1]] for p in xyz]
+
+    jaw, brows = unrolled(points[:17]), np.mean(points[17:27, 1])
+    height = brows + (brows - points[8, 1]) / 2 - axis[1]
+    forehead = [
+        [(jaw[16][0] if angle < 90 else -jaw[0][0]) * np.cos(np.radians(angle)), height * np.sin(np.radians(angle))]
+        for angle in np.arange(5.625, 180, 5.625)
+    ]
+    outline = np.array(jaw + forehead)
+    unit = np.linalg.norm(points[45] - points[36])
+    expected = np.array([distance_by_definition(query, outline) for query in np.array(unrolled(vertices))])
+    assert 300 < (expected == 0).sum() < 900
+    found = regions._inside_outline(vertices, points, unit)
+    np.testing.assert_array_equal(found, expected < 0.04 * unit)
+
+
+def test_the_labels_of_the_open_model_follow_from_the_rule():
+    model = open_face_model()
+    labels = label_regions(model.mean_shape, model.triangles, model.landmarks)
+    labels = np.maximum(labels, labels[model.mirror])  # as it was built
+    np.testing.assert_array_equal(np.maximum(labels, FACE), model.regions)
 
 
 def test_labels_scale_and_shift_with_the_face(head):
@@ -148,6 +208,28 @@ def test_mirror_pairs_of_a_symmetric_mesh_are_exact(head):
     found = mirror_map(vertices)
     np.testing.assert_array_equal(found, mirror)
     assert asymmetry(vertices, found).max() < 1e-4
+
+
+def mirror_by_definition(points):
+    """Pairs that choose each other among the eight nearest mirror images, round by round."""
+    far = [[(np.linalg.norm(b - a * [-1, 1, 1]), j) for j, b in enumerate(points)] for a in points]
+    near = [[j for _, j in sorted(row)[:8]] for row in far]
+    twin = {}
+    while True:
+        choice = [next((j for j in row if j not in twin), row[0]) for row in near]
+        pairs = [v for v in range(len(points)) if v not in twin and choice[choice[v]] == v]
+        if not pairs:
+            return [twin.get(v, row[0]) for v, row in enumerate(near)]
+        twin.update({v: choice[v] for v in pairs})
+
+
+def test_mirror_pairs_by_definition():
+    rng = np.random.default_rng(2)
+    for count in (1, 5, *12 * [40]):
+        points = rng.normal(size=(count, 3))
+        found = mirror_map(points)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, mirror_by_definition(points))
 
 
 def test_mirror_pairs_of_a_bent_mesh_are_mutual(head):
