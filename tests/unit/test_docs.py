@@ -122,7 +122,8 @@ def tutorial(tmp_path_factory):
 
 def test_the_tutorial(tutorial):
     left = {path.name for path in tutorial.iterdir()}
-    assert left == {"modes.png", "faces", "shards", "sheet.png", "run", "unseen", "out"}
+    pictures = {"modes.png", "sheet.png"}
+    assert left == {"faces", "shards", "run", "unseen", "out", *pictures, *(f"{name}.toml" for name in pictures)}
     assert {"SYNTH_000000_0.glb", "SYNTH_000000_0_neutral.glb", "SYNTH_000000_0_turntable.gif"} <= {
         path.name for path in (tutorial / "out").iterdir()
     }
