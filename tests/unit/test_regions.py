@@ -203,6 +203,20 @@ def test_loops_that_touch_are_taken_apart():
     }
 
 
+def test_loops_are_simple_and_share_out_the_edges_of_one_triangle():
+    index = np.arange(81).reshape(9, 9)
+    cells = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        kept = cells[rng.random(64) < 0.6]
+        loops = boundary_loops(rng.permutation(np.concatenate([kept[:, [0, 1, 2]], kept[:, [0, 2, 3]]])))
+        sides = {(a, b) for cell in kept.tolist() for a, b in zip(cell, cell[1:] + cell[:1])}
+        found = [(a, b) for loop in loops for a, b in zip(loop.tolist(), np.roll(loop, -1).tolist())]
+        assert sorted(found) == sorted((a, b) for a, b in sides if (b, a) not in sides)
+        assert all(len(set(loop.tolist())) == len(loop) for loop in loops)
+        assert [len(loop) for loop in loops] == sorted(map(len, loops), reverse=True)
+
+
 def test_mirror_pairs_of_a_symmetric_mesh_are_exact(head):
     vertices, _, _, mirror = head
     found = mirror_map(vertices)
