@@ -55,7 +55,7 @@ def test_lists_are_read_as_any_program_writes_them(tmp_path, comma):
     path = tmp_path / "list.txt"
     for first in ([], ["2"], ["2", "name,a,b,c,d" if comma else "name a b c d"]):
         for mark in (b"", b"\xef\xbb\xbf"):
-            path.write_bytes(mark + "\r\n".join([*first, "", *lines, " ", ""]).encode())
+            path.write_bytes(mark + "\r\n".join([*first, lines[0], "", lines[1], " ", ""]).encode())
             names, found = read_list(path, (4, 10))
             assert names == [row[0] for row in rows] and found.dtype == np.float32
             np.testing.assert_array_equal(found, numbers)

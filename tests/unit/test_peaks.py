@@ -36,6 +36,10 @@ def test_peaks_are_those_of_the_maps(chart, size, kept, monkeypatch):
     assert (peaks.dtype, outside.dtype) == (np.float32, np.int32)
     np.testing.assert_allclose(peaks, wanted_peaks, rtol=1e-6)
     np.testing.assert_array_equal(outside, wanted_outside)
+    for row in range(60):  # alone, as in a batch
+        alone = measure(id_coeffs[row:row + 1], exp_coeffs[row:row + 1])
+        np.testing.assert_allclose(alone[0], wanted_peaks[row], rtol=1e-6)
+        assert alone[1] == wanted_outside[row]
     assert (wanted_outside == 0).sum() > 10 and (wanted_outside > 100).sum() > 10
     assert (np.abs(maps.expression_map(exp_coeffs)).reshape(60, -1).max(1) == wanted_peaks).sum() > 3
 
