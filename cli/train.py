@@ -92,8 +92,8 @@ width_option = click.option(
 )
 compile_option = click.option(
     "--compile", "compiled", is_flag=True,
-    help="Fuse what lies between the convolutions, on a GPU, in one process: a minute or two at the start, then up to "
-         "twice as fast.",
+    help="Fuse what lies between the convolutions, on a GPU: one to four minutes at the start, then up to twice as "
+         "fast.",
 )
 corruption_option = click.option(
     "--corruption", type=click.FloatRange(min=0, max=1), default=0.0, show_default=True,

@@ -108,20 +108,19 @@ def average(tensor: torch.Tensor) -> torch.Tensor:
     With losses that are means over each process's samples, and gradients that are averaged in the end, the gradient
     of this mean is again the mean of the processes' gradients.
     """
-    return _Average.apply(tensor) if dist.is_initialized() else tensor
+    return _average(tensor) if dist.is_initialized() else tensor
 
 
-class _Average(torch.autograd.Function):
+@torch.library.custom_op("dualface::average", mutates_args=(), schema="(Tensor tensor) -> Tensor")
+def _average(tensor: torch.Tensor) -> torch.Tensor:
+    """Exchange one message; opaque to torch.compile, which in PyTorch 2.11 loses some of those that it looks into."""
+    mean = tensor.contiguous() / dist.get_world_size()
+    dist.all_reduce(mean)
+    return mean
 
-    @staticmethod
-    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
-        mean = tensor.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(mean)
-        return mean.div_(dist.get_world_size())
 
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        return _Average.forward(ctx, gradient)
+_average.register_fake(lambda tensor: torch.empty_like(tensor, memory_format=torch.contiguous_format))
+_average.register_autograd(lambda _, gradient: _average(gradient))
 
 
 def highest(value: int) -> int:

@@ -25,7 +25,7 @@ from asmgen.folder_lock import locked
 from model.checkpoint import CHECKPOINT_NAME, FAILURE_NAME, load_checkpoint, restore, save_checkpoint
 from model.config import RunConfig
 from model.data import FaceDataset, batch_indices, split_identities, validation_batches
-from model.distributed import check_batch_size, is_first, process_count, synchronise_
+from model.distributed import check_batch_size, is_first, synchronise_
 from model.gradients import GradientWatch
 from model.loader import training_loader
 from model.model_card import write_model_card
@@ -165,23 +165,16 @@ def run_training(
     Path
         The last checkpoint. Raised from within: FileExistsError if `run_dir` holds a run and `resume` is not set,
         BlockingIOError if another process trains there, ValueError if the run to resume had another config or other
-        data, or a sample is damaged, `Stopped` if the process was told to end, ChildProcessError if a worker was
-        killed, OSError if a file cannot be written.
+        data, a sample is damaged, or several processes cannot share a batch, `Stopped` if the process was told to end,
+        ChildProcessError if a worker was killed, OSError if a file cannot be written.
 
     Raises
     ------
     FloatingPointError
         If a step is not finite (`save_failure`), or leads nowhere (`Task.check`).
-    ValueError
-        If several processes are to compile, or cannot share a batch.
     """
     run_dir = Path(run_dir)
     check_batch_size(config.batch_size)
-    if config.compiled and process_count() > 1:
-        raise ValueError(
-            f"compiled training is for one process, got {process_count()}: on two GPUs its losses were not those of "
-            "one; leave --compile out"
-        )
     if is_first():
         run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir) if is_first() else nullcontext():

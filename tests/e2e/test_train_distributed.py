@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
+import compiled_step
 import pytest
 import shared_training
 import torch
@@ -47,15 +49,15 @@ def runs(tmp_path_factory):
             )
         with shared_training.double_precision():
             shared_training.train_all(folder, folder / "alone")
-        processes = [start(folder, rank, port) for port in [free_port()] for rank in range(2)]
+        processes = [start(folder, rank, port, shared_training) for port in [free_port()] for rank in range(2)]
     said = [process.communicate(timeout=300)[1] for process in processes]
     return folder, [process.returncode for process in processes], said
 
 
-def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
+def start(folder: Path, rank: int, port: int, program: ModuleType) -> subprocess.Popen:
     """Start one of two processes as torchrun does."""
     return subprocess.Popen(
-        [sys.executable, shared_training.__file__, str(folder)], stderr=subprocess.PIPE, text=True,
+        [sys.executable, program.__file__, str(folder)], stderr=subprocess.PIPE, text=True,
         env={**os.environ, **two_processes(rank, port), "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
     )
 
@@ -128,16 +130,28 @@ def test_networks_start_as_the_first_one_does(runs):
 
 def test_batches_that_cannot_be_shared_are_refused(runs):
     for rank in range(2):
-        said = (runs[0] / f"refused-odd-{rank}").read_text()
+        said = (runs[0] / f"refused-{rank}").read_text()
         assert said == "the batch size must be a multiple of the 2 processes that share each batch, got 3"
     assert not (runs[0] / "odd").exists()
 
 
-def test_several_processes_do_not_compile(runs):
+def check_compiled_steps(folder: Path):
+    expected = compiled_step.compiled_step("cpu", "eager")
     for rank in range(2):
-        said = (runs[0] / f"refused-compiled-{rank}").read_text()
-        assert said.startswith("compiled training is for one process, got 2: ")
-    assert not (runs[0] / "compiled").exists()
+        found = torch.load(folder / f"compiled-{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_compiled_batch_norms_are_over_all_processes(runs):
+    check_compiled_steps(runs[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
+def test_compiled_batch_norms_are_over_all_gpus(tmp_path):
+    processes = [start(tmp_path, rank, port, compiled_step) for port in [free_port()] for rank in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    check_compiled_steps(tmp_path)
 
 
 def test_a_number_that_is_not_finite_in_one_ends_all(runs):
