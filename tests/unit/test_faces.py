@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from toy_tree import BAD, FACE, write_tree
 
 from asmgen import faces
 from asmgen.faces import FacePlacer
+from asmgen.photometry import Photometry
 from asmgen.rejection import SampleError
-from asmgen.w300lp import find_samples
+from asmgen.w300lp import find_samples, read_sample
 
 SETS = {"AFW": 6, "HELEN": 3}
 
@@ -60,3 +62,31 @@ def test_a_black_photo_is_left_out_of_its_batch(tmp_path):
         elif not isinstance(face, SampleError):
             np.testing.assert_allclose(now.fields["light"], face.fields["light"], rtol=1e-4, atol=1e-4)
             assert now.fields["image"] == face.fields["image"]
+
+
+def test_colours_are_annotated_or_fitted_whatever_the_others_of_a_batch_have(tmp_path):
+    """The first photo's light is known, the second's albedo is not, the third has both to be found as usual."""
+    write_tree(tmp_path, {"AFW": 3})
+    entries = find_samples(tmp_path)
+    given = np.linspace(2, -1, 9)
+    for entry, changes in zip(entries, ({"Light_SH": given}, {"Tex_Para": None}, {})):
+        arrays = scipy.io.loadmat(entry.parameters_path) | changes
+        kept = {key: array for key, array in arrays.items() if key[0] != "_" and array is not None}
+        scipy.io.savemat(entry.parameters_path, kept)
+    placer, photometry = FacePlacer(FACE, 32, False), Photometry(FACE)
+    fields = [face.fields for face in placer.place_batch(entries)]
+    samples = [read_sample(entry, FACE) for entry in entries]
+    np.testing.assert_array_equal(fields[0]["light"], given.astype(np.float32))
+    for index in (0, 2):
+        np.testing.assert_array_equal(fields[index]["albedo_coeffs"], samples[index].albedo_coeffs)
+    for index, sample in enumerate(samples):
+        geometry = sample.image, sample.id_coeffs, sample.exp_coeffs
+        place = sample.pose, sample.position
+        if index == 1:
+            albedo_coeffs, light, residual = photometry.fit_albedo_and_light(*geometry, *place)
+            np.testing.assert_allclose(fields[1]["albedo_coeffs"], albedo_coeffs, atol=1e-4)
+        else:
+            light, residual = photometry.fit_light(*geometry, sample.albedo_coeffs, *place)
+        if index:
+            np.testing.assert_allclose(fields[index]["light"], light, atol=1e-4)
+        assert fields[index]["light_residual"] == pytest.approx(residual, rel=1e-3) and residual < 0.02
