@@ -40,6 +40,9 @@ OUTPUTS = {
 TOLERANCE = 1e-3
 """Largest difference of torch and ONNX Runtime, over the largest value of an output (or 1): both sum in float32."""
 
+LARGEST = 2**31 - 2**20
+"""Bytes of weights and fixed maps that one file can hold: a protobuf message ends at 2 GiB."""
+
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -101,7 +104,7 @@ def export_onnx(faces: TrainedFaces, path: Path) -> Exported:
     ModuleNotFoundError
         If the extra ``onnx`` is not installed.
     ValueError
-        If an output differs by more than `TOLERANCE`.
+        If the network is larger than `LARGEST`, or an output differs by more than `TOLERANCE`.
     """
     if not all(importlib.util.find_spec(name) for name in PACKAGES):
         raise ModuleNotFoundError("writing ONNX files needs the extra `onnx`: pip install 'dualface[onnx]'")
@@ -109,6 +112,12 @@ def export_onnx(faces: TrainedFaces, path: Path) -> Exported:
 
     size = faces.metadata["size"]
     network = OnnxFace(faces.network, size).eval()
+    held = sum(values.nbytes for values in (*network.parameters(), *network.buffers()))
+    if held > LARGEST:
+        raise ValueError(
+            f"the network must have at most {LARGEST / 1e9:.3g} GB of weights, as an ONNX file ends at 2 GiB, and has "
+            f"{held / 1e9:.3g} GB; train one of a smaller --width"
+        )
     images = torch.rand((3, 3, size, size), generator=torch.Generator().manual_seed(0))
     model = onnx.load_from_string(_program(network, images))
     for text, value in describe(faces).items():

@@ -92,6 +92,21 @@ def test_a_file_that_differs_is_not_written(faces, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_no_file_can_hold(faces, tmp_path, monkeypatch):
+    """Each weight and each fixed map, among them the albedo modes, has 4 bytes; counters of batches have 8."""
+    sizes = {torch.float32: 4, torch.int64: 8, torch.bool: 1}
+    state = (*faces.network.parameters(), *faces.network.buffers())
+    held = sum(values.numel() * sizes[values.dtype] for values in state)
+    monkeypatch.setattr(onnx_export, "_program", lambda network, images: b"")
+    monkeypatch.setattr(onnx_export, "_difference", lambda network, data, images: 0)
+    monkeypatch.setattr(onnx_export, "LARGEST", held)
+    export_onnx(faces, tmp_path / "face.onnx")
+    monkeypatch.setattr(onnx_export, "LARGEST", held - 1)
+    with pytest.raises(ValueError, match="ends at 2 GiB, and has .* GB; train one of a smaller --width"):
+        export_onnx(faces, tmp_path / "large.onnx")
+    assert not (tmp_path / "large.onnx").exists()
+
+
 def test_the_comparison_sees_what_differs(faces, exported):
     images = torch.zeros((2, 3, SIZE, SIZE))
     network, data = onnx_export.OnnxFace(faces.network, SIZE), exported.read_bytes()
