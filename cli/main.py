@@ -1,6 +1,7 @@
 """The command group; subcommands are imported only when called, so that `--help` answers at once."""
 
 import importlib
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -28,10 +29,6 @@ COMMANDS = {
 class LazyGroup(Group):
     """A group whose commands live in modules that are imported on use."""
 
-    def __init__(self, *arguments: Any, **settings: Any):
-        super().__init__(*arguments, **settings)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # click says which of these was meant
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order in which data flows."""
         return list(COMMANDS)
@@ -42,6 +39,16 @@ class LazyGroup(Group):
             return None
         module, function, _ = COMMANDS[name]
         return getattr(importlib.import_module(module), function)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names, or say which one may be meant."""
+        known = self.list_commands(ctx)
+        near = get_close_matches(args[0], known, 1)
+        if near and args[0] not in known:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter):
         """Write the list of commands without importing any."""

@@ -81,6 +81,16 @@ def test_wrong_paths_get_one_sentence(path, command, kind, places):
     assert not list(places["out"].parent.glob("*.toml")) and not places["out"].with_suffix(".png").exists()
 
 
+@pytest.mark.parametrize("words, message", [
+    (["buid"], "No such command 'buid'. Did you mean 'build'?"), (["xyz"], "No such command 'xyz'."),
+    (["build", "asm"], "No such command 'asm'. Did you mean 'asmd'?"),
+    (["--quite"], "No such option '--quite'. Did you mean"),
+])
+def test_words_that_are_nearly_right(words, message):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1].startswith(f"Error: {message}")
+
+
 def test_verbose_says_where_an_error_came_up(places):
     words = ["inspect", str(places["folder"])]
     short, long = CliRunner().invoke(main, words), CliRunner().invoke(main, ["-v", *words])
