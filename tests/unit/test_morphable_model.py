@@ -123,5 +123,6 @@ def test_wrong_coefficient_counts_are_refused():
 
 
 def test_a_model_without_texture_says_so():
+    assert toy_model(albedo_modes=1).has_albedo and not toy_model(albedo_modes=0).has_albedo
     with pytest.raises(ValueError, match="has no texture"):
         toy_model(albedo_modes=0).albedo(np.zeros(0))

@@ -23,8 +23,8 @@ def with_shape(text: str) -> bytes:
 
 @pytest.mark.parametrize("array", [
     np.ones((68, 2)), np.arange(6, dtype=">i2").reshape(3, 2), np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    np.float32(3), np.ones((0, 2)),
-], ids=["plain", "big-endian", "columns first", "number", "empty"])
+    np.float32(3), np.ones((0, 2)), np.arange(200, 256, dtype=np.uint8),
+], ids=["plain", "big-endian", "columns first", "number", "empty", "bytes"])
 def test_arrays_come_back_in_memory(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
     found = read_npy(tmp_path / "a.npy")

@@ -59,7 +59,13 @@ def test_memory_chunks_do_not_show(monkeypatch):
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1e10])
+def test_takes_places_up_to_a_billion_pixels_away():
+    far = 0.999e9
+    points = np.array([[-far, -far], [far, -far], [0, far]])
+    assert (rasterize(points, np.array([far, -far, far]), np.array([[0, 1, 2]]), 3, 4)[0] == 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e9, 1e9])
 def test_refuses_numbers_that_are_not_places(value):
     points = SQUARE.copy()
     points[2, 1] = value

@@ -103,6 +103,12 @@ def test_a_triangle_seen_edge_on_hides_nothing_and_one_of_a_pixel_what_is_behind
     assert visible_vertices(points, np.array([[0, 2, 1], [3, 5, 4]]), 6, 6).tolist() == [False] + [True] * 5
 
 
+@pytest.mark.parametrize("nearer, hides", [(0.0011, True), (0.0009, False)])
+def test_what_is_a_thousandth_of_a_pixel_nearer_hides(nearer, hides):
+    points = np.concatenate([SQUARE, SQUARE * [2, 2, 0] + [-2, -2, nearer]])
+    assert (visible_vertices(points, np.concatenate([HALVES, HALVES + 4]), 6, 9)[:4] == (not hides)).all()
+
+
 def test_what_lies_on_the_border_of_the_picture_is_hidden_too():
     corners = np.array([[-0.5, -0.5, 0], [5.5, -0.5, 0], [-0.5, 5.5, 0], [5.5, 5.5, 0]])
     points = np.concatenate([corners, corners * [3, 3, 0] + [-5, -5, 9]])
