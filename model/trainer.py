@@ -232,9 +232,9 @@ def _train(
             measured = stop.unless_told(lambda: (task.validate(), task.pictures())) if is_first() else None
             if measured:
                 metrics, sheet = measured
+                save_sheet(sheet, run_dir, done)  # first: a step that is in the log as validated is not drawn again
                 if metrics:
                     record({"step": done, "validation": metrics})
-                save_sheet(sheet, run_dir, done)
             end_if_told(done)
 
         def is_measured(done: int) -> bool:
