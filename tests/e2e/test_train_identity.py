@@ -14,6 +14,7 @@ from toy_asmd import write_toy_asmd
 from toy_ftd import write_toy_ftd
 from training_runs import PowerCut, cut_at, same_tensors, without_times
 
+from cli.config_file import tomllib
 from cli.main import main
 from cli.train import run_settings
 from model.checkpoint import load_checkpoint
@@ -184,6 +185,8 @@ def test_the_command(shards, whole_run, tmp_path):
     ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
+    asked = tomllib.loads((tmp_path / "run" / "command.toml").read_text())["train"]["identity"]
+    assert (asked["output"], asked["seed"], asked["steps"]) == (".", 3, 8) and "resume" not in asked
     assert "step 8  validation  verification_auc" in result.output
     assert result.output.endswith(f"wrote {tmp_path / 'run' / 'checkpoint.pt'}\n")
     ours, theirs = (load_checkpoint(folder, "identity") for folder in (tmp_path / "run", whole_run))
@@ -191,5 +194,8 @@ def test_the_command(shards, whole_run, tmp_path):
     assert ours["config"] == {**theirs["config"], "checkpoint_every": 4}
     assert "augmentation" not in run_settings(augment=True, validate_every=1)  # the default is the config's own
     assert run_settings(augment=False, validate_every=1)["augmentation"] == NO_AUGMENTATION
+    resumed = ["train", "identity", "--config", str(tmp_path / "run" / "command.toml"), "--resume", "--json"]
+    result = CliRunner().invoke(main, resumed)
+    assert json.loads(result.stdout) == {"checkpoint": str(tmp_path / "run" / "checkpoint.pt")}
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 1 and "already holds a run; resume it" in again.output

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from bars import Bars
 from toy import toy_model
 from toy_asmd import write_toy_asmd
 from training_runs import PowerCut, cut_at, same_tensors, without_times
@@ -88,10 +89,18 @@ def test_a_resumed_run_equals_one_never_stopped(model, shards, whole_run, tmp_pa
     with open(tmp_path / "log.jsonl", "a") as log:
         log.write('{"step": 5, "lo')  # the power went while this was written
     torch.rand(17)  # the global generator has moved on since
-    train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True)
+    bars = Bars()
+    train_geometry(shards, tmp_path, CONFIG, model, device="cpu", resume=True, progress=bars)
+    assert bars.counts() == [("step", stop, 9, 9)]  # over both phases
     ours, theirs = (load_checkpoint(folder, "geometry") for folder in (tmp_path, whole_run))
     assert same_tensors(ours, theirs)
     assert without_times(read_log(tmp_path)) == without_times(read_log(whole_run))
+
+
+def test_other_processes_have_no_bar_and_no_log(model, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.trainer.is_first", lambda: False)
+    config = dataclasses.replace(CONFIG, parameter_steps=1, stream_steps=0)
+    train_geometry(shards, tmp_path, config, model, "cpu", on_log=pytest.fail, progress=pytest.fail)
 
 
 def test_a_run_can_be_made_longer(model, shards, whole_run, tmp_path):

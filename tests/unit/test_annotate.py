@@ -1,5 +1,7 @@
 """Landmarks for own photos: found in crops, put back into the photos, read again as training data."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,20 @@ def test_the_command_reports_and_goes_on(run, photo, tmp_path):
     result = CliRunner().invoke(main, [*arguments, "--min-peak", "0"])
     assert result.exit_code == 1 and "1 of 2 photos failed" in result.output and "none.jpg" in result.output
     assert {path.name for path in (tmp_path / "out" / "me").iterdir()} == {"a.b.png", "a.b_pts.mat"}
+    again = tmp_path / "again"
+    result = CliRunner().invoke(
+        main, ["annotate", str(again), "--config", str(tmp_path / "out" / "command.toml"), "--json", "-q"]
+    )
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and told["failed"] == 1 and result.stderr.endswith("1 of 2 photos failed\n")
+    assert told["photos"][0] == {
+        "photo": str(photo), "files": [str(again / "me" / name) for name in ("a.b_pts.mat", "a.b.png")], "error": "",
+    }
+    assert "unreadable image" in told["photos"][1]["error"] and told["photos"][1]["files"] == []
+    first, second = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")} for root in (tmp_path / "out", again)
+    )
+    assert first == second and len(first) == 3
 
 
 @pytest.mark.parametrize("options", ([], ["--network", "{run}", "--position-maps", "{file}"]))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from cli.command import PICTURE, Command, Group
 from cli.config_file import read_defaults
 from cli.errors import one_sentence
 from cli.main import COMMANDS, LazyGroup, main
-from cli.output import is_quiet, is_verbose, progress, say, show
+from cli.output import is_quiet, is_verbose, json_option, progress, report, say, show
 
 WRONG = ("missing", "folder", "garbage", "image")
 
@@ -325,3 +326,46 @@ def test_bars_are_for_terminals_and_not_for_quiet():
     main.parse_args(context, ["-q"])
     with context, progress(range(3), file=terminal) as bar:
         assert bar.disable
+
+
+@dataclass
+class Photographed:
+    """What became of a photo, as `report` takes it."""
+
+    photo: Path
+    error: str = ""
+
+    def __str__(self) -> str:
+        """Return a line."""
+        return f"{self.photo}: {self.error or 'done'}"
+
+
+@pytest.mark.parametrize("words, said", [
+    ([], "a: done\nc: done\n"), (["-q"], ""),
+    (["--json"], {"photos": [{"photo": "a", "error": ""}, {"photo": "b", "error": "no face"},
+                             {"photo": "c", "error": ""}], "failed": 1}),
+])
+def test_how_photos_are_reported(words, said):
+    """Errors on stderr; as JSON there is one document of all, also with -q, and nothing else."""
+    @click.command(cls=Command)
+    @json_option
+    def run(as_json):
+        outcomes = (Photographed(Path(name), "no face" * (name == "b")) for name in "abc")
+        report(outcomes, 3, as_json)
+
+    result = CliRunner().invoke(run, words)
+    assert (json.loads(result.stdout) if "--json" in words else result.stdout) == said
+    assert result.stderr == "b: no face\n1 of 3 photos failed\n" and result.exit_code == 1
+    if "--json" in words:
+        assert CliRunner().invoke(run, [*words, "-q"]).stdout == result.stdout
+
+
+def test_lines_go_above_a_bar(monkeypatch):
+    """A bar that is drawn is taken away for a line, and drawn again below it."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress(total=4, unit="step", file=terminal, mininterval=0) as bar:
+        bar.update()
+        say("step 1  loss 2")
+    assert re.search(r"1/4 \[.*\r +\rstep 1  loss 2\n\r.*1/4 \[", terminal.getvalue(), re.S)

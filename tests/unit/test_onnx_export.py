@@ -48,8 +48,12 @@ def faces(model, run):
 def exported(run):
     result = CliRunner().invoke(main, [
         "export", str(run / "run"), str(run / "face.onnx"), "--to", "onnx", "--face-model", str(run / "toy.h5"),
+        "--json",
     ])
-    assert result.exit_code == 0 and "it gives what torch gives to" in result.output, result.output
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["files"] == [str(run / "face.onnx")] and 0 <= told["difference"] < 1e-4
+    assert '\nout = "face.onnx"\nto = "onnx"\n' in (run / "face.onnx.toml").read_text()
     return run / "face.onnx"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from bars import Bars
 from PIL import Image
 from toy import toy_model
 
@@ -43,7 +44,9 @@ def contents(folder):
 
 
 def test_same_seed_gives_the_same_bytes_for_any_jobs(root, tmp_path):
-    synthesize_300wlp(tmp_path / "a", MODEL, 6, seed=5, jobs=2, image_size=SIZE)
+    bars = Bars()
+    synthesize_300wlp(tmp_path / "a", MODEL, 6, seed=5, jobs=2, image_size=SIZE, progress=bars)
+    assert bars.counts() == [("photo", 0, 6, 6)]
     assert contents(tmp_path / "a") == contents(root)
     synthesize_300wlp(tmp_path / "b", MODEL, 5, seed=5, image_size=SIZE)
     fewer = contents(tmp_path / "b")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from bars import Bars
 from test_synth import contents
 from toy import toy_model
 
@@ -85,7 +86,9 @@ def test_landmarks_are_the_projection_of_the_parameters(root, samples):
 
 def test_same_seed_gives_the_same_bytes_for_any_jobs_and_people(root, tmp_path, monkeypatch):
     monkeypatch.setattr(asmgen.synth_expressions, "open_face_model", lambda: MODEL)
-    synthesize_expressions(tmp_path / "a", 1, seed=4, jobs=2, image_size=SIZE)
+    bars = Bars()
+    synthesize_expressions(tmp_path / "a", 1, seed=4, jobs=2, image_size=SIZE, progress=bars)
+    assert bars.counts() == [("photo", 0, 36, 36)]
     fewer = contents(tmp_path / "a")
     assert len(fewer) == 3 * 36 and fewer.items() < contents(root).items()
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from bars import Bars
 from PIL import Image
 from test_synth import contents
 from toy import toy_model
@@ -258,10 +259,12 @@ def test_parts_of_bnd_follow_the_68_landmarks():
 
 
 def test_same_seed_gives_the_same_bytes_for_any_jobs(micc, bu3dfe, tmp_path):
-    synthesize_micc(tmp_path / "micc", 1, frames=3, jobs=2, **SMALL)
+    bars = Bars()
+    synthesize_micc(tmp_path / "micc", 1, frames=3, jobs=2, **SMALL, progress=bars)
     fewer = contents(tmp_path / "micc")
     assert fewer.items() < contents(micc).items() and len(fewer) == 31
-    synthesize_bu3dfe(tmp_path / "bu", 1, levels=(3,), jobs=2, **SMALL)
+    synthesize_bu3dfe(tmp_path / "bu", 1, levels=(3,), jobs=2, **SMALL, progress=bars)
+    assert bars.counts() == [("part", 0, 4, 4), ("scan", 0, 7, 7)]
     fewer = contents(tmp_path / "bu")
     assert fewer.items() < contents(bu3dfe).items() and len(fewer) == 57
 
