@@ -51,6 +51,7 @@ bench: setup ## time each operation beside its baseline, one table -> benchmarks
 
 docs: setup ## the pages of docs/ as HTML, every link among them checked -> build/docs/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	rm -rf docs/api  # pages of modules that are no more
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 clean: ## remove .venv, demo and the pages made
