@@ -428,10 +428,10 @@ def test_verify_finds_damage(tmp_path, key, wanted):
         assert_sample(ShardSet(tmp_path)[8], 8)
 
 
-def flip_a_bit(path: Path, key: str) -> None:
+def flip_a_bit(path: Path, key: str, group: str = "samples") -> None:
     """Of the first chunk of a column."""
     with h5py.File(path) as file:
-        chunk = file["samples"][key].id.get_chunk_info(0)
+        chunk = file[group][key].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
     content[chunk.byte_offset + chunk.size // 2] ^= 16
     path.write_bytes(content)
@@ -445,6 +445,13 @@ def test_verify_names_every_damaged_shard(tmp_path):
     report = verify_shards(tmp_path)
     assert [(problem.path, problem.sample) for problem in report.problems] == [(path, 0) for path in damaged]
     assert (report.shards, report.samples, report.rejected) == (3, 0, 1)  # of what is whole
+
+
+def test_damage_to_a_reason_is_no_damage_to_a_sample(tmp_path):
+    path = shard_path(write_set(tmp_path), 2, 3)
+    flip_a_bit(path, "reason/bytes", "rejected")
+    found = [(problem.sample, problem.text.split(":")[0]) for problem in verify_shards(tmp_path).problems]
+    assert found == [(None, f"rejected reason {row} cannot be read") for row in range(2)]
 
 
 def test_large_values_may_be_left_on_the_disk(tmp_path):
