@@ -1,6 +1,7 @@
 """Readers: every format gives the same face in our conventions, and a wrong file one clear sentence."""
 
 import pickle
+import re
 
 import h5py
 import numpy as np
@@ -493,3 +494,79 @@ def test_arrays_of_a_wrong_shape_are_named(tmp_path, made):
     path = without(write_3ddfa(tmp_path, made), mu_shape=made.mu[:-1])
     with pytest.raises(ValueError, match="tri of .* must hold|x, y, z of each vertex"):
         read_face_model([path, exp])
+
+
+def test_pairs_may_stand_in_rows_or_columns(tmp_path, made):
+    exp = write_expressions(tmp_path, made)
+    expected = read_face_model([write_3ddfa(tmp_path, made), exp]).mirror
+    turned = without(write_3ddfa(tmp_path, made), symlist=made.pairs.T + 1)
+    np.testing.assert_array_equal(read_face_model([turned, exp]).mirror, expected)
+
+
+def test_triangles_of_the_raw_model_serve_where_model_info_has_none(tmp_path, made):
+    sources = raw_sources(tmp_path, made)
+    expected = read_face_model(sources).triangles
+    without(sources[1], "tri")
+    np.testing.assert_array_equal(read_face_model(sources).triangles, expected)
+
+
+def test_texture_modes_without_a_mean_are_no_texture(tmp_path, made):
+    path = without(write_3ddfa(tmp_path, made), "mu_tex")
+    assert not read_face_model([path, write_expressions(tmp_path, made)]).has_albedo
+
+
+def test_an_expression_basis_of_other_rows_is_named(tmp_path, made):
+    exp = without(write_expressions(tmp_path, made), w_exp=made.w_exp[3:])
+    with pytest.raises(ValueError, match=r"the expression basis must have shape \(11163, K\) .*, got \(11160, 3\)"):
+        read_face_model([write_3ddfa(tmp_path, made), exp])
+
+
+def test_uv_reaches_from_0_to_1(tmp_path, made):
+    uv = np.random.default_rng(0).uniform(size=(len(made.trim), 2))
+    uv[:2] = (0, 0), (1, 1)
+    scipy.io.savemat(tmp_path / "uv.mat", {"UV": uv})
+    np.testing.assert_array_equal(read_uv(tmp_path / "uv.mat"), uv.astype(np.float32))
+    model = read_face_model([*face3d_sources(tmp_path, made), tmp_path / "uv.mat"])
+    np.testing.assert_array_equal(model.uv, uv.astype(np.float32))
+    for column, value in ((0, -1e-6), (1, 1.000001)):
+        scipy.io.savemat(tmp_path / "uv.mat", {"UV": np.where(np.arange(2) == column, value, uv)})
+        with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got "):
+            read_uv(tmp_path / "uv.mat")
+    scipy.io.savemat(tmp_path / "uv.mat", {"UV": uv.T})
+    with pytest.raises(ValueError, match=r"must have shape \(N, 2\), got \(2, 3721\)"):
+        read_uv(tmp_path / "uv.mat")
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"color/model/mean": np.full(11163, 1.01)}, r"must be RGB in \[0, 1\], got 1.01 to 1.01; get the published file"),
+    ({"color/model/mean": np.full(11163, -0.01)}, r"must be RGB in \[0, 1\], got -0.01 to -0.01"),
+    ({"expression/model/mean": np.zeros(11160)}, "must match the shape's 3721 vertices, got 3720$"),
+])
+def test_parts_of_a_bfm2017_that_do_not_fit_are_named(tmp_path, made, values, message):
+    path = write_bfm2017(tmp_path, made)
+    np.save(tmp_path / "list.npy", made.landmarks)
+    with h5py.File(path, "a") as file:
+        for key, value in values.items():
+            del file[key]
+            file[key] = value
+    with pytest.raises(ValueError, match=message):
+        read_face_model([path, tmp_path / "list.npy"])
+
+
+def test_eight_of_the_named_landmarks_are_enough(tmp_path, made):
+    names = {name: made.landmarks[number] for name, number in NAMED.items()}
+    seven, eight = ({name: names[name] for name in list(names)[:count]} for count in (7, 8))
+    with pytest.raises(ValueError, match="names 7 of the 12 used"):
+        read_face_model([write_bfm2017(tmp_path, made, seven)])
+    model = read_face_model([write_bfm2017(tmp_path, made, eight)])
+    np.testing.assert_array_equal(model.landmarks[[NAMED[name] for name in eight]], list(eight.values()))
+
+
+def test_every_model_says_what_may_be_done_with_it(tmp_path, made, ict):
+    np.save(tmp_path / "list.npy", made.landmarks)
+    for sources, licence in (
+        (raw_sources(tmp_path, made), "Basel Face Model 2009, University of Basel: non-commercial research"),
+        ([write_bfm2017(tmp_path, made), tmp_path / "list.npy"], "Basel Face Model 2017/2019, University of Basel: "),
+        ([ict[0]], "ICT-FaceKit .* MIT licence"),
+    ):
+        assert re.match(licence, read_face_model(sources).licence)
