@@ -108,5 +108,6 @@ def test_the_command(tree, built):
                "--shard-size", "3", "--repair"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0 and f"made again, as they were damaged: {shard.name}\n" in result.output
-    assert hashes(built) == wanted
+    again = hashes(built)
+    assert again.pop("command.toml") and again == wanted
     assert CliRunner().invoke(main, ["verify", str(built)]).exit_code == 0
