@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import shared_training
 import torch
-from kill_harness import kill_at_every_line, kill_at_random
+from kill_harness import kill_at_every_line, kill_at_random, run_killed
 from PIL import Image
 from toy import toy_model
 from toy_asmd import write_toy_asmd
@@ -26,7 +26,7 @@ from training_runs import same_tensors, without_times
 
 from asmgen.dataset_files import write_whole
 from model import trainer
-from model.checkpoint import load_checkpoint
+from model.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from model.config import RunConfig
 from model.stopping import Stopped
 from model.train_fusion import train_fusion
@@ -41,6 +41,9 @@ FILES = [PROJECT / name for name in (
     "model/trainer.py", "model/checkpoint.py", "model/run_folder.py", "model/unlogged.py", "model/gradients.py",
     "model/stopping.py", "asmgen/dataset_files.py", "asmgen/folder_lock.py", "asmgen/writing.py",
 )]
+OF_TRAINER = [PROJECT / "model" / name for name in ("trainer.py", "run_folder.py")]
+LINES = {"geometry": 2500, "texture": 2000, "identity": 2000, "landmarks": 2000, "fusion": 3500}
+"""Of these files, about as many as a run of each real kind takes; its first checkpoint comes after a third to a half."""
 KILLS = {"geometry": 4, "texture": 2, "identity": 2, "landmarks": 2, "fusion": 2}
 
 
@@ -102,26 +105,30 @@ def train_noise(run: Path, resume: bool = True):
     try:
         run_training(task, run, task.config, resume)
     except Stopped as stopped:
-        done = load_checkpoint(run, "noise")["step"] if (run / "checkpoint.pt").exists() else 0
-        assert f"{done} steps of 7 are saved" in str(stopped)
+        assert f"{steps_saved(run)} steps of 7 are saved" in str(stopped)
         raise
 
 
 def train(folder: Path, kind: str, run: Path, resume: bool = True):
-    """Train a toy network of a real kind."""
-    model = toy_model()
+    """Train a toy network of a real kind, saved after each step."""
+    model, config = toy_model(), replace(getattr(shared_training, kind.upper()), checkpoint_every=1)
     if kind == "geometry":
-        train_geometry(folder / "asmd", run, shared_training.GEOMETRY, model, "cpu", resume=resume)
+        train_geometry(folder / "asmd", run, config, model, "cpu", resume=resume)
     elif kind == "texture":
-        train_texture(folder / "ftd", run, shared_training.TEXTURE, model, "cpu", resume=resume)
+        train_texture(folder / "ftd", run, config, model, "cpu", resume=resume)
     elif kind == "identity":
-        train_identity(folder / "asmd", run, shared_training.IDENTITY, "cpu", resume=resume)
+        train_identity(folder / "asmd", run, config, "cpu", resume=resume)
     elif kind == "landmarks":
-        train_landmarks(folder / "asmd", run, shared_training.LANDMARKS, "cpu", resume=resume)
+        train_landmarks(folder / "asmd", run, config, "cpu", resume=resume)
     else:
-        config = replace(shared_training.FUSION, lambda_identity=0.0, lambda_alignment=0.0)
+        config = replace(config, lambda_identity=0.0, lambda_alignment=0.0)
         given = {name: folder / "whole" / name for name in ("geometry", "texture")}
         train_fusion(folder / "ftd", run, config, model, "cpu", resume=resume, **given)
+
+
+def steps_saved(run: Path) -> int:
+    """How many steps the checkpoint of a small run holds."""
+    return load_checkpoint(run, "noise")["step"] if (run / CHECKPOINT_NAME).exists() else 0
 
 
 def assert_same_run(ours: Path, theirs: Path, kind: str):
@@ -177,36 +184,48 @@ def told_at_every_line(program, begin, end) -> int:
 
 
 def main(folder: Path, times: int | None = None):
-    """Kill in all ways, or `times` at random; tell of each how many kills there were, and how many runs came to their
-    ends."""
+    """Kill in all ways, or `times` at random; tell of each how many kills there were, how many runs came to their ends,
+    and how many went on from a checkpoint."""
     torch.set_num_threads(1)
     trainer.draw_curves = picture_of_log
     write_toy_asmd(folder / "asmd", toy_model(), 12, shared_training.SIZE)
     write_toy_ftd(folder / "ftd", toy_model(), 12, shared_training.SIZE)
-    run, found = folder / "run", {}
+    run, begun, found = folder / "run", folder / "begun", {}
 
-    def kill_all(way: str, kind: str, program, kill):
-        train_it, whole, ends = program, folder / "whole" / kind, 0
+    def kill_all(way: str, kind: str, program, kill, start: Path | None = None):
+        train_it, whole, ends, resumed = program, folder / "whole" / kind, 0, folder / f"resumed-{way}"
         if not whole.exists():
             train_it(whole, resume=False)
 
         def begin():
             shutil.rmtree(run, ignore_errors=True)
+            if start:
+                shutil.copytree(start, run)
 
         def end():
             nonlocal ends
             assert_same_run(run, whole, kind)
             ends += 1
 
-        kills = kill(partial(train_it, run), begin, end)
-        found[way] = {"kills": kills, "ends": ends}
+        def go_on():
+            if (run / CHECKPOINT_NAME).exists():
+                with open(resumed, "a") as told:
+                    told.write("1")
+            train_it(run)
+
+        kills = kill(go_on, begin, end)
+        found[way] = {"kills": kills, "ends": ends, "resumed": len(resumed.read_text()) if resumed.exists() else 0}
 
     if not times:
         kill_all("lines", "noise", train_noise, lambda *run: len(kill_at_every_line(run[0], FILES, *run[1:])))
+        assert run_killed(partial(train_noise, begun), FILES, lambda line: steps_saved(begun) == 6)
+        kill_all("last lines", "noise", train_noise, lambda *run: len(
+            kill_at_every_line(run[0], OF_TRAINER, *run[1:])
+        ), begun)
         kill_all("told", "noise", train_noise, told_at_every_line)
     for kind, kills in {kind: times or kills for kind, kills in KILLS.items()}.items():
         kill_all(kind, kind, partial(train, folder, kind), lambda program, *ends: kill_at_random(
-            program, FILES, *ends, kills, lines=200
+            program, FILES, *ends, kills, LINES[kind]
         ) and kills)
     print(json.dumps(found))
 
