@@ -91,7 +91,8 @@ class FacePlacer:
         self._refitter = Refitter(model) if refit else None
         self._photometry = self._refitter.photometry if refit else Photometry(model)
         self._mean = model.mean_shape[model.landmarks].astype(np.float64)
-        self._basis = np.concatenate([basis[:, model.landmarks] for basis in (model.id_basis, model.exp_basis)])
+        both = np.concatenate([basis[:, model.landmarks] for basis in (model.id_basis, model.exp_basis)])
+        self._basis = np.ascontiguousarray(both).reshape(len(both), -1)
 
     def place_batch(self, entries: Sequence[SampleEntry]) -> list[PlacedFace | SampleError]:
         """Read photos and their annotations, and cut the faces out.
@@ -128,7 +129,7 @@ class FacePlacer:
         """Find the landmarks of the faces in their photos, (68, 2) pixels, and check that they lie there."""
         id_coeffs, exp_coeffs, pose, position = _of_faces(drafts, "id_coeffs", "exp_coeffs", "pose", "position")
         coeffs = np.concatenate([id_coeffs, exp_coeffs], axis=1)
-        shapes = self._mean + (coeffs @ self._basis.reshape(len(self._basis), -1)).reshape(-1, 68, 3)
+        shapes = self._mean + (coeffs @ self._basis).reshape(-1, 68, 3)
         landmarks = project(shapes, pose, position)[..., :2]
         for draft, points in zip(drafts, landmarks):
             draft.landmarks = points

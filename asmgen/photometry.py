@@ -97,7 +97,7 @@ class Photometry:
             _centres_and_edges(basis[:, triangles]) for basis in (model.id_basis, model.exp_basis)
         ]).reshape(-1, self._mean.size)
         self._mean_albedo = model.mean_albedo[triangles].mean(axis=1)
-        self._albedo_basis = model.albedo_basis[:, triangles].mean(axis=2)
+        self._albedo_basis = np.ascontiguousarray(model.albedo_basis[:, triangles].mean(axis=2))
 
     def look(
         self, images: Sequence[np.ndarray], id_coeffs: np.ndarray, exp_coeffs: np.ndarray, pose: np.ndarray,

@@ -27,7 +27,10 @@ class Timing(NamedTuple):
     process_seconds: float
 
 
-def interleaved(functions: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Timing]:
+def interleaved(
+    functions: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, Timing]:
     """Time functions in turns, A B A B ...
 
     Parameters
@@ -38,6 +41,8 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int, warm_up
         How often each is timed.
     warm_up : int
         Untimed rounds before.
+    before : Callable[[], object]
+        Called before each function, untimed.
 
     Returns
     -------
@@ -47,6 +52,7 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int, warm_up
     taken = {name: [] for name in functions}
     for round_ in range(warm_up + rounds):
         for name, function in functions.items():
+            before()
             wall, process = time.perf_counter(), time.process_time()
             function()
             wall, process = time.perf_counter() - wall, time.process_time() - process

@@ -78,12 +78,12 @@ def fletcher32(data: bytes | memoryview) -> int:
     of a sum of words, is to multiply it by 256; so little-endian ones are summed. A word is in as many partial sums as
     there are words from it to the end, and its row and its column tell how many: sums of rows and columns are enough.
     """
-    lacking = -len(data) % 2
-    before = -(len(data) + lacking) % (2 * _ROW**2)  # zeros in front change nothing
+    lacking, height = -len(data) % 2, min(_ROW, -(-len(data) // (2 * _ROW)) or 1)
+    before = -(len(data) + lacking) % (2 * _ROW * height)  # zeros in front change nothing
     whole = b"".join((bytes(before), data, bytes(lacking))) if before or lacking else data
-    squares = np.frombuffer(whole, "<u2").reshape(-1, _ROW, _ROW).astype(np.float32)
-    rows = (squares @ _ONES).astype(np.int64).ravel()
-    columns = (_ONES @ squares).astype(np.int64).sum(axis=0)
+    blocks = np.frombuffer(whole, "<u2").reshape(-1, height, _ROW).astype(np.float32)
+    rows = (blocks @ _ONES).astype(np.int64).ravel()
+    columns = (_ONES[:height] @ blocks).astype(np.int64).sum(axis=0)
     low = int(columns.sum())
     high = _ROW * int(np.arange(len(rows) - 1, -1, -1) @ rows) + int(_TO_END @ columns)
     low, high = (total and (256 * total - 1) % 65535 + 1 for total in (low, high))
