@@ -43,7 +43,7 @@ FILES = [PROJECT / name for name in (
 )]
 OF_TRAINER = [PROJECT / "model" / name for name in ("trainer.py", "run_folder.py")]
 LINES = {"geometry": 2500, "texture": 2000, "identity": 2000, "landmarks": 2000, "fusion": 3500}
-"""Of these files, about as many as a run of each real kind takes; its first checkpoint comes after a third to a half."""
+"""Of these files, about as many as a run of each real kind takes; its first checkpoint comes after a third at least."""
 KILLS = {"geometry": 4, "texture": 2, "identity": 2, "landmarks": 2, "fusion": 2}
 
 
