@@ -32,6 +32,13 @@ USES = {
     "fusion": "dualface reconstruct photo.jpg --checkpoint RUN -o out\ndualface export RUN face.onnx --to onnx",
 }
 
+FACES = ("geometry", "fusion")
+HELD = (
+    "`checkpoint.pt` holds the mean face of that model, with `--shape linear` its modes of shape; an ONNX file of it "
+    "holds its albedo, too. So its terms are theirs."
+)
+"""What the networks of these kinds have of a face model."""
+
 LIMITS = (
     "It knows photos like those it was trained on: one trained on rendered faces alone does not carry over to photos.",
     "It takes the square crop that the program cuts, of the side below, upright.",
@@ -80,6 +87,7 @@ def model_card(
         "## Measured on held-out identities", "", *_validation(measured), "",
         "## Licence", "",
         *([f"Of the face model it was trained on: {licence}", ""] if licence else []),
+        *([HELD, ""] if licence and kind in FACES else []),
         "The weights come from photos, and from networks that were given: their terms go with them.", "",
         "## Use", "", "```sh", USES.get(kind, "dualface --help"), "```", "",
         "`checkpoint.pt` is read by `torch.load(weights_only=True)`; nothing in it can run.", "",

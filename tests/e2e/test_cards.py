@@ -20,7 +20,7 @@ from model import model_card
 from model.checkpoint import load_checkpoint
 from model.config import GeometryConfig
 from model.run_folder import read_log
-from model.train_geometry import train_geometry
+from model.train_geometry import map_space, train_geometry
 
 SIZE = 32
 
@@ -107,6 +107,10 @@ def test_the_card_of_a_run_tells_what_its_checkpoint_holds(run):
     card, state = (run / model_card.CARD_NAME).read_text(), load_checkpoint(run, "geometry")
     assert row(card, "trained") == "3 of 3 steps" and state["step"] == 3
     assert row(card, "face model") == f"toy, SHA-256 {MODEL.sha256}" and MODEL.licence in card
+    assert "holds the mean face of that model" in card  # as a map that its decoder starts from
+    start = state["networks"]["geometry"]["identity_decoder.start"].tanh().numpy()
+    _, maps = map_space(state["metadata"], MODEL, state["metadata"]["chart_uv"].numpy())
+    np.testing.assert_allclose(start, maps.mean_map, atol=1e-6)
     assert row(card, "trained on samples with SHA-256") == state["metadata"]["samples_sha256"]
     last = [record for record in read_log(run) if "validation" in record][-1]
     assert f"After {last['step']} steps" in card and last["step"] == 3
@@ -121,6 +125,8 @@ def test_the_card_of_a_run_that_is_not_finished_says_so(run):
     card = model_card.model_card("geometry", 2, 3, state["config"], state["metadata"], records)
     assert row(card, "trained") == "2 of 3 steps, not finished" and "After 2 steps" in card
     card = model_card.model_card("noise", 1, 3, {}, {}, [])
+    landmarks = model_card.model_card("landmarks", 1, 3, {}, state["metadata"], [])
+    assert MODEL.licence in landmarks and "mean face" not in landmarks
     assert "A network of kind noise." in card and "Nothing yet." in card and "None" not in card
 
 
