@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,9 @@ def _from_folder(place: str, folder: Path) -> str:
     return os.path.normpath(os.path.join(folder, place))
 
 
-def _to_folder(place: str, folder: Path) -> str:
-    """What `_from_folder` makes a path of; one from the root stays, but for what is in the folder or is it."""
-    if os.path.isabs(place) and not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder)):
+def _to_folder(place: str, folder: Path, always: bool) -> str:
+    """What `_from_folder` makes a path of."""
+    if os.path.isabs(place) and not always:
         return place
     try:
         return Path(os.path.relpath(place, folder)).as_posix()
@@ -157,14 +158,16 @@ def save_command(context: click.Context) -> None:
 
     for parameter in filter(is_output, context.command.params):
         place = context.params[parameter.name]
-        if place and place.is_dir():
-            write_whole(place / SAVED_NAME, command_text(context, place).encode())
-        elif place and place.is_file():  # no device
-            write_whole(place.with_name(f"{place.name}.toml"), command_text(context, place.parent).encode())
+        if not place or not (place.is_dir() or place.is_file()):  # there is none, or it is a device
+            continue
+        path = place / SAVED_NAME if place.is_dir() else place.with_name(f"{place.name}.toml")
+        text = command_text(context, path.parent).encode()
+        if not path.exists() or path.read_bytes() != text:
+            write_whole(path, text)
 
 
 def command_text(context: click.Context, folder: Path) -> str:
-    """Return the file that repeats a command, to be kept in a folder; nothing in it tells when and by whom.
+    """Return the file that repeats a command, to be kept in a folder; nothing in it tells when it ran.
 
     Parameters
     ----------
@@ -188,7 +191,8 @@ def command_text(context: click.Context, folder: Path) -> str:
         value = context.params[parameter.name]
         value = getattr(parameter.type, "none", None) if value is None else value
         if parameter.name not in _UNSAVED and value is not None:
-            value = _each(parameter, value, lambda place: _to_folder(place, folder))
+            # a path from the root stays, but of what is written, which goes along when folders are moved
+            value = _each(parameter, value, partial(_to_folder, folder=folder, always=is_output(parameter)))
             lines.append(_line(max(parameter.opts, key=len).lstrip("-").replace("_", "-"), value))
     return "\n".join([*lines, ""])
 

@@ -84,7 +84,9 @@ def test_a_cluster_makes_the_same_bytes(tree, dask, wanted, tmp_path, monkeypatc
         main, ["build", "asmd", "photos", "shards", *options, "--backend", "dask", "--scheduler", dask.address]
     )
     assert result.exit_code == 0, result.output
-    assert hashes(tmp_path / "shards") == wanted
+    made = hashes(tmp_path / "shards")
+    assert made.pop("command.toml") and made == wanted
+    assert "backend" not in Path("shards/command.toml").read_text()
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_costs_nothing(tree, dask, wanted, tmp_path):

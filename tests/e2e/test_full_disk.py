@@ -2,20 +2,17 @@
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from toy_tree import MODEL, hashes, write_tree
-from tqdm import tqdm
 
 from asmgen.folder_lock import LOCK_FILE
 from asmgen.shards import write_shard
 from bfm.model_file import save_model
 from cli.main import main
-from texgen.build import build_ftd
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +21,7 @@ def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_tree(folder / "photos", {"AFW": 6})
     save_model(MODEL, folder / "model.h5")
-    build_ftd(
-        folder / "photos", folder / "ftd", MODEL, size=64, shard_size=3, asmd_dir=folder / "asmd",
-        progress=partial(tqdm, disable=True),
-    )
+    assert CliRunner().invoke(main, arguments(folder, folder)).exit_code == 0
     return folder
 
 
