@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_tree import MODEL, write_tree
 
+from asmgen.build import build_asmd
+from asmgen.build_folder import SCRATCH
 from asmgen.pipeline import BuildSummary, count_reasons, photo_settings, select
 from asmgen.w300lp import SampleEntry
 
@@ -68,3 +71,20 @@ def test_the_summary_says_what_there_is_to_say():
         "mean yaw 12.3, light 0.1\nlandmarks 1.23 px from their labels in the crop, 0.57 % of the face box\n"
         f"made again, as they were damaged: a.h5, b.h5\n8 samples in 4.0 s, 7.5 images/s\n{least}"
     )
+
+
+def test_what_lasts_as_long_as_a_build_is_named_so_that_the_next_one_removes_it(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        left.extend(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+        raise Killed
+
+    left = []
+    write_tree(tmp_path / "photos", {"AFW": 1})
+    monkeypatch.setattr("asmgen.pipeline.run_tasks", killed)
+    with pytest.raises(Killed):
+        build_asmd(tmp_path / "photos", tmp_path / "out", model=MODEL, size=16, encoding="params")
+    (scratch,) = left
+    assert scratch.startswith(SCRATCH) and [path.name for path in (tmp_path / "out").iterdir()] == ["build.json"]
