@@ -85,6 +85,19 @@ def test_a_vertex_that_loses_its_twin_gets_the_nearest_to_its_mirror_image():
     np.testing.assert_array_equal(keep[cut.mirror[others]], model.mirror[keep[others]])
 
 
+def test_every_vertex_that_loses_its_twin_gets_the_nearest_to_its_mirror_image():
+    model = toy_model()
+    gone = np.setdiff1d(np.flatnonzero(model.mean_shape[:, 0] > 5), model.landmarks)[::3]
+    keep = np.setdiff1d(np.arange(len(model.mean_shape)), gone)
+    cut = model.take(keep, "cut")
+    bereft = np.isin(model.mirror[keep], gone)
+    assert bereft.sum() > 20
+    images = cut.mean_shape[bereft] * [-1, 1, 1]
+    far = np.linalg.norm(cut.mean_shape[None] - images[:, None], axis=-1)
+    np.testing.assert_allclose(far[np.arange(len(far)), cut.mirror[bereft]], far.min(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(keep[cut.mirror[~bereft]], model.mirror[keep[~bereft]])
+
+
 @pytest.mark.parametrize(("names", "message"), [
     (["select"], None), (["info", "front"], None), (["front"], "lead from bfm-53490 to bfm-35709"),
     (["info", "neck"], r"those given \(bfm-53215 in bfm-53490, bfm-38365 in bfm-53215\) do not"),
