@@ -93,7 +93,7 @@ def test_rejections_are_recorded_and_the_rest_goes_on(tree, dense):
         source: kind for source, (kind, _) in BAD.items()
     }
     assert summary.rejected == dict.fromkeys((kind for kind, _ in BAD.values()), 1)
-    assert (summary.samples, summary.written) == (7, 7)
+    assert (summary.samples, summary.written, summary.photos, summary.replaced) == (7, 7, 11, ())
     shards = ShardSet(out_dir)
     errors, box = shards.column("landmark_error"), face_box(shards.column("landmarks"))
     assert summary.landmark_error == pytest.approx(errors[1] / 6, abs=1e-4)
@@ -192,7 +192,7 @@ def test_a_rerun_mends_and_gives_the_same_bytes(tree, dense, tmp_path):
     assert hashes(tmp_path) == wanted
     assert {path.name for path in tmp_path.iterdir()} == wanted.keys()
     assert second.stat().st_mtime_ns == kept
-    assert (summary.samples, summary.written) == (7, 4)
+    assert (summary.samples, summary.written, summary.replaced) == (7, 4, (third.name,))  # the first was lost
     assert build(tree[0], tmp_path).written == 0
 
 

@@ -8,7 +8,7 @@ from toy_tree import MODEL, write_tree
 
 from asmgen.build import build_asmd
 from asmgen.build_folder import SCRATCH
-from asmgen.pipeline import BuildSummary, count_reasons, photo_settings, select
+from asmgen.pipeline import BuildSummary, PhotoPass, count_reasons, photo_settings, select
 from asmgen.w300lp import SampleEntry
 
 
@@ -71,6 +71,18 @@ def test_the_summary_says_what_there_is_to_say():
         "mean yaw 12.3, light 0.1\nlandmarks 1.23 px from their labels in the crop, 0.57 % of the face box\n"
         f"made again, as they were damaged: a.h5, b.h5\n8 samples in 4.0 s, 7.5 images/s\n{least}"
     )
+
+
+def test_texels_of_large_maps_have_room(tmp_path):
+    """Their numbers leave the range of 16 bits."""
+    write_tree(tmp_path, {"AFW": 1})
+    photos = PhotoPass(
+        tmp_path, MODEL, size=200, encoding="params", chart="default", shard_size=1, seed=0, count=None, refit=False
+    )
+    texels, weights = (photos.constants[f"vertex_{name}"] for name in ("texels", "weights"))
+    assert (texels.dtype, weights.dtype) == (np.int32, np.float32) and 2**15 < texels.max() < 200**2
+    columns, rows = (weights * [texels % 200, texels // 200]).sum(2)
+    np.testing.assert_allclose(np.stack([columns, rows], 1), photos.chart.vertex_pixels, atol=1e-3)
 
 
 def test_what_lasts_as_long_as_a_build_is_named_so_that_the_next_one_removes_it(tmp_path, monkeypatch):
