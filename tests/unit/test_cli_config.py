@@ -279,6 +279,9 @@ def test_what_is_typed_wins_over_the_nearest_file(asked, tmp_path):
     ])
     assert (got["output"], got["seed"], got["log_every"], got["batch_size"]) == (Path("near"), 1, 3, 2)
     assert got["shards"] == (Path("shards"),)
+    Path("one.toml").write_text('[synth.bu3dfe]\npeople = 2\nlevel = 3\n')
+    command = main.get_command(click.Context(main), "synth").commands["bu3dfe"]
+    assert asked(command, ["synth", "bu3dfe", "out", "--config", "one.toml"])["levels"] == (3,)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
