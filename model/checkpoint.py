@@ -1,6 +1,7 @@
 """Checkpoints: one file that holds everything a run needs to go on, and a network needs to be used.
 
-Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it and nothing in it can run.
+Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it and nothing in it can run; a digest
+at the end (`bfm.seal`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from asmgen.writing import sync, writing
+from bfm.seal import broken_seal, has_seal, seal
 from model.untrusted import UNREADABLE, check_archive, check_tensors
 
 FORMAT = "dualface checkpoint"
@@ -77,6 +79,7 @@ def save_checkpoint(
         with _whole(partial) as file:
             torch.save(state, file)
             file.flush()
+            seal(partial)
             os.fsync(file.fileno())
         os.replace(partial, path)
         sync(path.parent)
@@ -179,6 +182,9 @@ def load_tensors(path: Path) -> object:
     ValueError
         If the file is damaged or holds more than tensors and plain values, or more of them than it has room for.
     """
+    problem = broken_seal(path) if has_seal(path) else None  # PyTorch passes over it, and over checksums of its own
+    if problem:
+        raise ValueError(f"{path} is damaged ({problem}); take a copy of it, or train again")
     check_archive(path)
     try:
         with warnings.catch_warnings():

@@ -7,6 +7,7 @@ import torch
 from model.checkpoint import load_checkpoint, restore, save_checkpoint
 from model.config import Augmentation, FusionConfig, GeometryConfig
 from model.run_folder import json_text
+from training_runs import same_tensors
 
 
 def trained(seed):
@@ -67,6 +68,25 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it may be damaged"):
         load_checkpoint(path, "geometry")
+
+
+def test_any_flipped_bit_is_noticed_before_pytorch_sees_it(tmp_path, monkeypatch):
+    """PyTorch reads what is in an archive without a look at its checksums."""
+    networks, optimisers = trained(0)
+    path = save_checkpoint(tmp_path, "geometry", 7, {"width": 0.5}, {"uv": torch.arange(3)}, networks, optimisers)
+    whole, wanted, load = path.read_bytes(), load_checkpoint(path, "geometry"), torch.load
+    weight = whole.index(networks["net"][0].weight.detach().numpy().tobytes())
+    end = whole.rindex(b"\nsha256 of the crc32 of each MiB: ")
+    monkeypatch.setattr(torch, "load", None)
+    for place in (*range(0, end, 97), weight, end - 1, len(whole) - 2):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1:])
+        with pytest.raises(ValueError, match=r"checkpoint.pt is damaged \(the bytes are not those that were written"):
+            load_checkpoint(path, "geometry")
+    monkeypatch.setattr(torch, "load", load)
+    path.write_bytes(whole[:end])  # as older versions wrote it
+    assert same_tensors(load_checkpoint(path, "geometry"), wanted)
+    path.write_bytes(whole)
+    assert same_tensors(torch.load(path, weights_only=True), wanted)  # other programs need not know
 
 
 def test_weights_that_do_not_fit(tmp_path):
