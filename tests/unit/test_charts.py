@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bfm.charts import make_chart, round_trip_error
+from bfm.charts import _symmetrized, make_chart, round_trip_error
 from bfm.morphable_model import REGIONS
 from toy import toy_model
 
@@ -116,6 +116,13 @@ def test_flipping_the_map_is_mirroring_the_face(kind, size):
     assert np.array_equal(chart.mask, chart.mask[:, ::-1])
     face = chart.unwrap(model.mean_shape)
     np.testing.assert_allclose(face[:, :, ::-1] * [[[-1]], [[1]], [[1]]], face, atol=1e-4)
+
+
+def test_a_triangle_is_not_taken_for_its_mirror_image():
+    uv, mirror = np.random.default_rng(0).random((6, 2)), np.array([1, 0, 2, 3, 5, 4])
+    np.testing.assert_array_equal(_symmetrized(uv, np.array([[0, 2, 5]]), mirror), uv)
+    both = _symmetrized(uv, np.array([[0, 2, 5], [4, 2, 1]]), mirror)
+    np.testing.assert_array_equal(both[mirror], both * [-1, 1] + [1, 0])
 
 
 def test_an_asymmetric_topology_keeps_its_own_chart_upright():
