@@ -279,6 +279,12 @@ def test_what_is_typed_wins_over_the_nearest_file(asked, tmp_path):
     ])
     assert (got["output"], got["seed"], got["log_every"], got["batch_size"]) == (Path("near"), 1, 3, 2)
     assert got["shards"] == (Path("shards"),)
+    file = Path("near/command.toml")
+    os.utime(file, (1, 1))
+    asked(command, ["train", "geometry", "--config", str(file)])
+    assert file.stat().st_mtime == 1  # the same is not written again
+    asked(command, ["train", "geometry", "--config", str(file), "--seed", "7"])
+    assert "\nseed = 7\n" in file.read_text()
     Path("one.toml").write_text('[synth.bu3dfe]\npeople = 2\nlevel = 3\n')
     command = main.get_command(click.Context(main), "synth").commands["bu3dfe"]
     assert asked(command, ["synth", "bu3dfe", "out", "--config", "one.toml"])["levels"] == (3,)
