@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ class OutputFile(click.Path):
     """
 
     def __init__(self, *endings: str):
-        super().__init__(dir_okay=False, path_type=Path)
+        super().__init__(dir_okay=False)
         self._endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
-        path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if self._endings and path.suffix.lower() not in self._endings:
             self.fail(f"{str(path)!r} must end in {' or '.join(self._endings)}.", param, ctx)
         if not path.parent.is_dir():
