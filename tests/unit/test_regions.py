@@ -8,7 +8,7 @@ from bfm import regions
 from bfm.landmarks import NAMED, complete_landmarks
 from bfm.mirror import asymmetry, mirror_map
 from bfm.morphable_model import REGIONS
-from bfm.mouth import boundary_loops, close_hole, close_mouth
+from bfm.mouth import _zip_loop, boundary_loops, close_hole, close_mouth
 from bfm.open_face import open_face_model
 from bfm.regions import label_regions
 from bfm.similarity import fit_similarity
@@ -183,6 +183,16 @@ def test_the_mouth_is_closed_to_the_last_edge(head):
     area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
     assert (area > 0).all()
     assert {frozenset(t) for t in mirror[mouth].tolist()} == {frozenset(t) for t in mouth.tolist()}
+
+
+def test_rims_are_zipped_halfway_between_their_vertices_by_hand():
+    shape = np.zeros((8, 3))
+    shape[:, 0] = 0, 1, 2, 3, 10, 5, 6, 9  # one rim is 0 1 2 3 4, the other 0 5 6 7 4
+    for loop in ([0, 1, 2, 3, 4, 7, 6, 5], [4, 7, 6, 5, 0, 1, 2, 3]):
+        # halfway are .5 1.5 2.5 6.5 on one, 2.5 5.5 7.5 9.5 on the other
+        assert _zip_loop(np.array(loop), shape).tolist() == [
+            [2, 1, 0], [3, 2, 0], [3, 0, 5], [3, 5, 6], [4, 3, 6], [4, 6, 7]
+        ]
 
 
 def test_a_closed_mouth_needs_no_triangles(head):
