@@ -1,4 +1,4 @@
-"""The line behind the last byte of an HDF5 file, which HDF5 passes over: the digest of all bytes before it.
+"""The line behind the last byte of a file: the digest of all bytes before it. HDF5 and PyTorch pass over it.
 
 It goes where the file goes, appears with it under its name, and leaves no second list to be kept in step. SHA-256 of
 the file takes a fifth of the time to make dense samples; SHA-256 of the CRC-32s of its pieces takes a fiftieth. Each
