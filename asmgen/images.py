@@ -34,8 +34,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 """Of photos, as pillow names them; others that it knows start programs (EPS) or are no photos."""
 
 _START, _SCAN = b"\xff\xd8", 0xDA
-_PLAIN = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xED, 0xFE}
+_PROGRESSIVE = 0xC2
+_PLAIN = {0xC0, 0xC1, _PROGRESSIVE, 0xC4, 0xDB, 0xDD, 0xE0, 0xE2, 0xED, 0xFE}
 """Segments that say nothing of how the pixels are to be turned or coloured: frame, tables, JFIF, profile, comment."""
+_CHANNELS = {"YCbCr": 3, "Gray": 1}
 _DAMAGED = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, struct.error, zlib.error,
 )
@@ -71,11 +73,6 @@ def read_photo(path: Path) -> np.ndarray:
 
 def decode_photo(data: bytes, name: str) -> np.ndarray:
     """Return the content of a photo's file as `read_photo` does, whose errors use the name."""
-    scans = data.count(bytes([0xFF, _SCAN])) if data.startswith(_START) else 0
-    if scans > MAX_SCANS:
-        raise SampleError(
-            "unreadable image", f"{name} must have at most {MAX_SCANS} scans, and has {scans}; save it anew"
-        )
     pixels = _plain_jpeg(data)
     return _any_photo(data, name) if pixels is None else pixels
 
@@ -94,29 +91,43 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _plain_jpeg(data: bytes) -> np.ndarray | None:
-    """The pixels of a whole, upright, grey or YCbCr JPEG of no alarming size; None for all that pillow must judge."""
-    if not (data.startswith(_START) and _segments(data) <= _PLAIN):
+    """The pixels of a whole, upright, grey or YCbCr JPEG of no alarming size or number of scans; None for all that
+    pillow must judge."""
+    if not data.startswith(_START):
+        return None
+    segments, channels = _segments(data)
+    if not segments <= _PLAIN or _PROGRESSIVE in segments and _scans(data) > MAX_SCANS:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
+        if _CHANNELS.get(colours) != channels or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
             return None
         return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return None
 
 
-def _segments(data: bytes) -> set[int]:
-    """The kinds of the segments of a JPEG before its scan."""
+def _segments(data: bytes) -> tuple[set[int], int]:
+    """The kinds of the segments of a JPEG before its first scan, and how many channels that has; 0 if none follows."""
     found, place = set(), len(_START)
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _SCAN:
         found.add(data[place + 1])
         place += 2 + int.from_bytes(data[place + 2:place + 4], "big")
-    return found
+    scan = data[place:place + 5]
+    return found, scan[4] if scan.startswith(bytes([0xFF, _SCAN])) and len(scan) == 5 else 0
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has, at most; without the progressive ones, a scan of all channels is the only one."""
+    return data.count(bytes([0xFF, _SCAN]))
 
 
 def _any_photo(data: bytes, name: str) -> np.ndarray:
     """The pixels of a photo as pillow reads it."""
+    if data.startswith(_START) and _scans(data) > MAX_SCANS:
+        raise SampleError(
+            "unreadable image", f"{name} must have at most {MAX_SCANS} scans, and has {_scans(data)}; save it anew"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else is in the file than pixels

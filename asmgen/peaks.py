@@ -69,8 +69,8 @@ class MapPeaks:
         peaks = np.max([known for known, _ in found], axis=0)
         outside = np.zeros(len(peaks), np.int32)
         for (bounds, coeffs, basis_map, mean_map), (_, bound) in zip(jobs, found):
-            highest = np.where(bound > np.minimum(peaks, 1)[:, None], bound, 0).max(axis=0)
-            for tile in np.argsort(-highest, kind="stable")[:np.count_nonzero(highest)]:
+            tiles = np.flatnonzero((bound > np.minimum(peaks, 1)[:, None]).any(axis=0))
+            for tile in tiles[np.argsort(-bound[:, tiles].max(axis=0), kind="stable")]:
                 faces = np.flatnonzero(bound[:, tile] > np.minimum(peaks, 1))
                 if len(faces):
                     square = self._squares[tile]

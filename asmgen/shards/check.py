@@ -11,7 +11,7 @@ from asmgen.shards.folders import find_shards
 from asmgen.shards.heads import Head
 from asmgen.shards.reader import ShardSet
 from asmgen.shards.settings import SETTINGS_FILE, settings_problem
-from asmgen.shards.stored import Column, arrays_of, columns_of, is_large
+from asmgen.shards.stored import Column, arrays_of, columns_of, is_bulk, is_large
 from bfm.hdf5_file import DAMAGE
 from bfm.seal import broken_seal
 
@@ -59,8 +59,8 @@ def check_shard(path: str | Path, large: bool = True) -> list[Problem]:
     path : str | Path
         File.
     large : bool
-        Read all, and compare all bytes with their digest. False leaves the values of arrays with a chunk a sample on
-        the disk, and counts their chunks.
+        Read all, and compare all bytes with their digest. False leaves what fills most of a shard on the disk, arrays
+        with a chunk a sample and bytes such as JPEGs, and counts their chunks.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def check_shard(path: str | Path, large: bool = True) -> list[Problem]:
                 problems.append(Problem(path, None, "the constants do not match their digest"))
             for group in ("rejected", "samples"):
                 for key, column in columns_of(file, group).items():
-                    for row, error in _unreadable(column) if large or not is_large(column) else ():
+                    for row, error in _unreadable(column) if large or not is_bulk(column) else ():
                         place = (row, f"field {key!r}") if group == "samples" else (None, f"rejected {key} {row}")
                         problems.append(Problem(path, place[0], f"{place[1]} cannot be read: {error}"))
     except (ValueError, *DAMAGE) as error:

@@ -89,22 +89,25 @@ class RaggedColumn:
     def __init__(self, group: h5py.Group, key: str, text: bool):
         self._group = group.create_group(key)
         set_attribute(self._group, "type", "text" if text else "bytes")
-        self._offsets, self._left = [0], bytearray()
+        self._offsets: list[int] = [0]
+        self._left: list[bytes] = []
+        self._size = 0  # bytes left
 
     def append(self, value: bytes | str) -> None:
         """Take the next value, and write what fills chunks."""
         blob = value.encode() if isinstance(value, str) else value
         self._offsets.append(self._offsets[-1] + len(blob))
-        self._left += blob
-        if len(self._left) >= _BUFFER:
-            self._write(len(self._left) // SMALL_CHUNK * SMALL_CHUNK)
+        self._left.append(blob)
+        self._size += len(blob)
+        if self._size >= _BUFFER:
+            self._write(self._size // SMALL_CHUNK * SMALL_CHUNK)
 
     def finish(self) -> None:
         """Write the rest."""
         if "bytes" in self._group:
-            self._write(len(self._left))
+            self._write(self._size)
         else:
-            write_array(self._group, "bytes", np.frombuffer(self._left, np.uint8))
+            write_array(self._group, "bytes", np.frombuffer(b"".join(self._left), np.uint8))
         write_array(self._group, "offsets", np.array(self._offsets, np.int64))
 
     def _write(self, count: int) -> None:
@@ -113,10 +116,10 @@ class RaggedColumn:
             self._group.create_dataset(
                 "bytes", (0,), np.uint8, maxshape=(None,), chunks=(SMALL_CHUNK,), fletcher32=True
             )
-        column = self._group["bytes"]
+        column, joined = self._group["bytes"], b"".join(self._left)
         column.resize(len(column) + count, axis=0)
-        column[len(column) - count:] = np.frombuffer(self._left[:count], np.uint8)
-        self._left = self._left[count:]
+        column[len(column) - count:] = np.frombuffer(joined, np.uint8, count)
+        self._left, self._size = [joined[count:]], self._size - count
 
 
 def write_array(group: h5py.Group, key: str, array: np.ndarray, compress: bool = False) -> None:

@@ -165,3 +165,8 @@ def is_large(column: Column) -> bool:
     if isinstance(dataset, Ragged) or not dataset.chunks or dataset.chunks[0] > 1:
         return False
     return dataset.dtype.itemsize * math.prod(dataset.chunks) >= SMALL_CHUNK
+
+
+def is_bulk(column: Column) -> bool:
+    """Whether a column is one of those that fill most of a shard: large arrays, or bytes such as JPEGs."""
+    return is_large(column) or isinstance(column, Ragged) and not column.is_text

@@ -63,11 +63,11 @@ def write_shard(
 class ShardWriter:
     """A shard being written: a context that takes samples and rejected sources.
 
-    The shard appears under its name at the end of the context, when it is whole and has been read back, but for the
-    values of large arrays, which are only seen to be there. If the context is left by an exception, nothing appears.
-    Until then its name is like no other's, so that a writer does not meet the file of one that was killed, and may
-    not be quite dead. The same input gives the same bytes. Bytes, texts and arrays of 16 kB and more go to the file
-    as they come, so memory does not grow with them.
+    The shard appears under its name at the end of the context, when it is whole and has been read back, but for
+    large arrays and JPEG bytes, which are only seen to be there. If the context is left by an exception, nothing
+    appears. Until then its name is like no other's, so that a writer does not meet the file of one that was killed,
+    and may not be quite dead. The same input gives the same bytes. Bytes, texts and arrays of 16 kB and more go to
+    the file as they come, so memory does not grow with them.
 
     Parameters
     ----------

@@ -101,6 +101,38 @@ def test_damaged_jpegs_get_the_sentence_of_pillow_or_its_pixels(tmp_path):
         read_photo(tmp_path / "none.jpg")
 
 
+def many_scans(progressive: bool) -> bytearray:
+    """A JPEG of 70 scans, of which the first has all channels or, where the file is not progressive, one."""
+    file = BytesIO()
+    Image.fromarray(PIXELS).save(file, "JPEG", progressive=progressive, subsampling=0)
+    data = bytearray(file.getvalue())
+    if progressive:
+        return data[:-2] + 70 * data[data.rindex(b"\xff\xda"):]
+    start = data.index(b"\xff\xda")
+    one_channel = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + data[start + 14:-2]
+    return data[:start] + 70 * one_channel + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+@pytest.mark.parametrize("gap", [b"", b"\0\0\0\0\3"])  # decoders pass over bytes between segments
+def test_many_scans_are_refused_wherever_they_are_declared(tmp_path, monkeypatch, progressive, gap):
+    data = many_scans(progressive)
+    frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    (tmp_path / "a.jpg").write_bytes(data[:frame] + gap + data[frame:])
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", None)
+    with pytest.raises(SampleError, match="a.jpg must have at most 64 scans, and has [78][0-9]; save it anew"):
+        read_photo(tmp_path / "a.jpg")
+
+
+def test_scans_after_one_of_all_channels_are_refused(tmp_path):
+    file = BytesIO()
+    Image.fromarray(PIXELS).save(file, "JPEG")
+    data = file.getvalue()
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + 70 * data[data.index(b"\xff\xda"):])
+    with pytest.raises(SampleError, match="a.jpg must have at most 64 scans, and has 71; save it anew"):
+        read_photo(tmp_path / "a.jpg")
+
+
 def test_crops_are_jpegs_of_quality_96_with_full_colour():
     data, file = encode_image(PIXELS), BytesIO()
     Image.fromarray(PIXELS).save(file, "JPEG", quality=96, subsampling=0)
